@@ -1,0 +1,329 @@
+"""Text or messages in, token readings out: target, AV and AR in one streamed, cancellable call.
+
+Knows how the three models of a pair work together and what a reading holds. Knows nothing of files,
+datasets or pages. The decision a reader would question: transcribing (one pass of the target) and
+explaining (a generated text a token) are two calls, because the first takes a second and shows the
+tokens, and the second takes minutes and is where people choose positions, watch and cancel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nla_core import metrics
+from nla_core.errors import Cancelled, NLAError
+from nla_core.nla.checkpoints import Progress
+from nla_core.nla.layout import Message, Piece, prompt_ids, with_answer
+from nla_core.nla.pair import LoadedPair, Pair, find_pair, load_pair
+from nla_core.nla.target import Answer, Trace
+from nla_core.nla.verbalizer import Verbalization
+from nla_core.schema import (
+    EARLY_POSITIONS,
+    HIGH_NORM_FACTOR,
+    LOW_FIDELITY_FVE,
+    Finish,
+    Flag,
+    Section,
+)
+
+TOP_K = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One position of a transcript; fields are the columns of ``schema.TOKENS``."""
+
+    position: int
+    token_id: int
+    chip: int
+    text: str
+    role: str
+    section: str
+    turn: int
+    norm: float
+    norm_pct: float
+    surprisal: float | None
+    top_tokens: tuple[str, ...]
+    top_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """A conversation as the target read and continued it."""
+
+    transcript_id: str
+    messages: tuple[Message, ...]  # the answer is the last one
+    tokens: tuple[Token, ...]
+    hidden: Tensor  # [token, d_model] float32, output of block K
+    n_answer_tokens: int
+    answer_finish: str  # "stop" | "length" | "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the AV says of one vector, and how well the AR gets the vector back from it.
+
+    Fields are the columns of ``schema.READINGS`` without the ids.
+    """
+
+    position: int
+    sample: int
+    explanation: str
+    finish: str
+    n_tokens: int
+    mse_nrm: float
+    cosine: float
+    centred_cosine: float
+    fve: float
+    flags: tuple[str, ...]
+    seed: int
+
+
+class Explainer:
+    """A loaded pair, ready to transcribe prompts and to explain their tokens."""
+
+    def __init__(self, loaded: LoadedPair) -> None:
+        self.loaded = loaded
+
+    @classmethod
+    def load(
+        cls,
+        pair_dir: Path | str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        progress: Progress = lambda _: None,
+    ) -> Explainer:
+        """Find and load a pair; NLAError names what is missing or disagrees."""
+        pair = find_pair(pair_dir)
+        return cls(load_pair(pair, device=device, dtype=dtype, progress=progress))
+
+    @property
+    def pair(self) -> Pair:
+        return self.loaded.pair
+
+    def transcribe(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+    ) -> list[Transcript | NLAError]:
+        """Let the target answer each prompt and trace the whole.
+
+        A prompt that cannot be processed gives its NLAError in its place; the others go on.
+        """
+        results: dict[int, Transcript | NLAError] = {}
+        rendered: dict[int, tuple[list[int], list[Piece]]] = {}
+        for i, messages in enumerate(prompts):
+            try:
+                rendered[i] = prompt_ids(self.loaded.tokenizer, messages)
+                self.loaded.target.check_length(len(rendered[i][0]) + max_new_tokens)
+            except NLAError as error:
+                rendered.pop(i, None)
+                results[i] = error
+        order = list(rendered)
+        answers = self.loaded.target.answer(
+            [rendered[i][0] for i in order],
+            seeds=[seeds[i] for i in order],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+        )
+        whole = [
+            with_answer(self.loaded.tokenizer, rendered[i], answer.ids)
+            for i, answer in zip(order, answers, strict=True)
+        ]
+        traces = self.loaded.target.trace([ids for ids, _ in whole], top_k=TOP_K)
+        for i, answer, (_, pieces), trace in zip(order, answers, whole, traces, strict=True):
+            settings = {"seed": seeds[i], "max": max_new_tokens, "temperature": temperature}
+            results[i] = self._transcript(prompts[i], answer, pieces, trace, settings)
+        return [results[i] for i in range(len(prompts))]
+
+    def content_positions(self, transcript: Transcript) -> list[int]:
+        """Positions that belong to the conversation itself; one a chip, at its last token.
+
+        A character of several tokens is read where the target has seen all of it.
+        """
+        last: dict[int, int] = {}
+        for token in transcript.tokens:
+            if token.section == Section.CONTENT:
+                last[token.chip] = token.position
+        return sorted(last.values())
+
+    def explain(
+        self,
+        transcripts: Sequence[Transcript],
+        positions: Sequence[Sequence[int]],
+        *,
+        samples: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        max_new_tokens: int = 80,
+        batch_size: int = 64,
+        cancelled: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Iterator[tuple[int, Reading]]:
+        """Explain positions of many transcripts in shared batches.
+
+        Yields ``(index of the transcript, reading)`` as texts finish, a few at a time: each is
+        scored by the AR as soon as it is whole. Raises NLAError for a position out of range or an
+        unusable vector, Cancelled between decode steps; what was yielded stays valid.
+        """
+        wanted = [
+            (i, position, sample)
+            for i, places in enumerate(positions)
+            for position in self._checked(transcripts[i], places)
+            for sample in range(samples)
+        ]
+        seeds = [
+            derive_seed(seed, transcripts[i].transcript_id, position, sample)
+            for i, position, sample in wanted
+        ]
+        done = 0
+        on_progress(0, len(wanted))
+        for start in range(0, len(wanted), batch_size):
+            part = wanted[start : start + batch_size]
+            vectors = torch.stack([transcripts[i].hidden[p] for i, p, _ in part])
+            finished: list[Verbalization] = []
+            texts = self.loaded.verbalizer.verbalize(
+                vectors,
+                seeds=seeds[start : start + batch_size],
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                batch_size=batch_size,
+                cancelled=cancelled,
+            )
+            for text in texts:
+                finished.append(text)
+                if len(finished) < max(1, batch_size // 4):
+                    continue
+                yield from self._score(transcripts, part, vectors, seeds[start:], finished)
+                done += len(finished)
+                on_progress(done, len(wanted))
+                finished = []
+            if finished:
+                yield from self._score(transcripts, part, vectors, seeds[start:], finished)
+                done += len(finished)
+                on_progress(done, len(wanted))
+            if cancelled() and done < len(wanted):
+                raise Cancelled
+
+    def reading_id(self, transcript_id: str, reading: Reading) -> str:
+        """A name that survives a rebuild: of transcript, pair, position, sample and seed."""
+        pair = f"{self.pair.pair_id}@{self.pair.revision}"
+        return short_hash([transcript_id, pair, reading.position, reading.sample, reading.seed])
+
+    def _score(
+        self,
+        transcripts: Sequence[Transcript],
+        part: Sequence[tuple[int, int, int]],
+        vectors: Tensor,
+        seeds: Sequence[int],
+        texts: Sequence[Verbalization],
+    ) -> Iterator[tuple[int, Reading]]:
+        reference = self.pair.reference
+        rows = [text.row for text in texts]
+        predicted = self.loaded.reconstructor.reconstruct([text.text for text in texts])
+        scores = metrics.score(
+            predicted, vectors[rows], mean=reference.mean, denominator=reference.rawvar
+        )
+        for k, text in enumerate(texts):
+            index, position, sample = part[text.row]
+            fve = float(scores.fve[k])
+            norm = transcripts[index].tokens[position].norm
+            yield (
+                index,
+                Reading(
+                    position=position,
+                    sample=sample,
+                    explanation=text.text,
+                    finish=text.finish,
+                    n_tokens=text.n_tokens,
+                    mse_nrm=float(scores.mse_nrm[k]),
+                    cosine=float(scores.cosine[k]),
+                    centred_cosine=float(scores.centred_cosine[k]),
+                    fve=fve,
+                    flags=self._flags(position, norm, text.finish, fve),
+                    seed=seeds[text.row],
+                ),
+            )
+
+    def _flags(self, position: int, norm: float, finish: Finish, fve: float) -> tuple[str, ...]:
+        rules = {
+            Flag.EARLY: position < EARLY_POSITIONS,
+            Flag.HIGH_NORM: norm > HIGH_NORM_FACTOR * self.pair.reference.median_norm,
+            Flag.CUT: finish is Finish.CUT,
+            Flag.LOW_FIDELITY: fve < LOW_FIDELITY_FVE,
+        }
+        return tuple(flag for flag, holds in rules.items() if holds)
+
+    def _checked(self, transcript: Transcript, positions: Sequence[int]) -> Sequence[int]:
+        wrong = [p for p in positions if not 0 <= p < len(transcript.tokens)]
+        if wrong:
+            raise NLAError(
+                f"Position {wrong[0]} does not exist",
+                why=f"The transcript has positions 0 to {len(transcript.tokens) - 1}",
+                fix="Choose positions inside the transcript",
+            )
+        return positions
+
+    def _transcript(
+        self,
+        messages: Sequence[Message],
+        answer: Answer,
+        pieces: Sequence[Piece],
+        trace: Trace,
+        settings: dict[str, float],
+    ) -> Transcript:
+        metrics.check_vectors(trace.hidden, name="activation")
+        norms = trace.hidden.norm(dim=-1)
+        percentiles = self.pair.reference.norm_percentile(norms)
+        decode = self.loaded.tokenizer.decode
+        tokens = [
+            Token(
+                position=t,
+                token_id=piece.token_id,
+                chip=piece.chip,
+                text=piece.text,
+                role=piece.role,
+                section=piece.section,
+                turn=piece.turn,
+                norm=float(norms[t]),
+                norm_pct=float(percentiles[t]),
+                surprisal=None if t == 0 else float(trace.surprisal[t]),
+                top_tokens=tuple(decode([i]) for i in trace.top_ids[t].tolist()),
+                top_probs=tuple(trace.top_probs[t].tolist()),
+            )
+            for t, piece in enumerate(pieces)
+        ]
+        reply = self.loaded.tokenizer.decode(answer.ids, skip_special_tokens=True)
+        said = [dict(m) for m in messages] + [{"role": "assistant", "content": reply}]
+        ids = [piece.token_id for piece in pieces]
+        return Transcript(
+            transcript_id=short_hash([self.pair.target, said, settings, ids]),
+            messages=tuple(said),
+            tokens=tuple(tokens),
+            hidden=trace.hidden,
+            n_answer_tokens=len(answer.ids),
+            answer_finish=answer.finish if answer.ids else "none",
+        )
+
+
+def short_hash(value: object) -> str:
+    """Twelve hex digits of a JSON-able value: the ids of transcripts and readings."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def derive_seed(seed: int, *parts: object) -> int:
+    """A seed of its own for every reading, whatever shard or batch it lands in."""
+    return int(short_hash([seed, *[str(p) for p in parts]]), 16) % math.floor(2**31)

@@ -1,0 +1,254 @@
+"""An NLA pair on disk: its AV and AR folders, its reference statistics, its identity.
+
+Knows the folder forms (``DIR/av`` and ``DIR/ar``; ``NAME-av`` beside ``NAME-ar``; hub ids of that
+form) and what is in ``reference.safetensors``. Knows how to load all three models. The decision a
+reader would question: the reference set's statistics travel with the pair, because FVE and centred
+cosine mean nothing without their denominator and mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from nla_core.errors import NLAError
+from nla_core.metrics import rawvar, scale_to_sqrt_d
+from nla_core.nla.checkpoints import Progress, load_causal_lm, load_tokenizer, resolve
+from nla_core.nla.devices import pick_device, pick_dtype
+from nla_core.nla.families import truncate
+from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor, load_head
+from nla_core.nla.sidecar import Sidecar, load_sidecar
+from nla_core.nla.target import Target
+from nla_core.nla.verbalizer import LocalVerbalizer
+
+REFERENCE_FILE = "reference.safetensors"
+QUANTILES = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Statistics of a pair's reference set of ``n`` vectors: what readings are held against."""
+
+    rawvar: float  # denominator of FVE
+    mean: Tensor  # [d_model] mean of vectors scaled to sqrt(d)
+    norm_quantiles: Tensor  # [101] of the raw L2 norm, percent 0 to 100
+    n: int
+
+    @classmethod
+    def of(cls, hidden: Tensor) -> Reference:
+        """From ``[n, d_model]`` raw vectors."""
+        hidden = hidden.float()
+        return cls(
+            rawvar(hidden),
+            scale_to_sqrt_d(hidden).mean(0),
+            hidden.norm(dim=-1).quantile(torch.linspace(0, 1, QUANTILES)),
+            len(hidden),
+        )
+
+    def norm_percentile(self, norms: Tensor) -> Tensor:
+        """Percent of the reference set whose norm lies below, ``[n]`` in 0..100."""
+        return torch.searchsorted(self.norm_quantiles, norms.contiguous()).clamp(max=100).float()
+
+    @property
+    def median_norm(self) -> float:
+        return float(self.norm_quantiles[QUANTILES // 2])
+
+    def save(self, path: Path) -> None:
+        save_file(
+            {"mean": self.mean.contiguous(), "norm_quantiles": self.norm_quantiles.contiguous()},
+            path,
+            metadata={"rawvar": repr(self.rawvar), "n": str(self.n)},
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Reference:
+        from safetensors import safe_open
+
+        try:
+            tensors = load_file(path)
+            with safe_open(path, "pt") as handle:
+                metadata = handle.metadata()
+            return cls(
+                float(metadata["rawvar"]),
+                tensors["mean"],
+                tensors["norm_quantiles"],
+                int(metadata["n"]),
+            )
+        except (FileNotFoundError, KeyError, TypeError) as error:
+            raise NLAError(
+                f"No reference statistics in {path}",
+                why=f"{type(error).__name__}: {error}; FVE has no denominator without them",
+                fix="Run `python -m precompute eval --nla DIR --write-reference` for this pair",
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A pair that was found and whose sidecars agree; nothing is loaded yet."""
+
+    pair_id: str
+    revision: str  # hash of sidecars, adapters, heads and reference
+    av_dir: Path
+    ar_dir: Path
+    av: Sidecar
+    ar: Sidecar
+    reference: Reference
+
+    @property
+    def layer(self) -> int:
+        return self.av.layer
+
+    @property
+    def d_model(self) -> int:
+        return self.av.d_model
+
+    @property
+    def rawvar(self) -> float:
+        return self.reference.rawvar
+
+    @property
+    def target(self) -> str:
+        return self.av.base_model or ""
+
+    def describe(self) -> dict[str, Any]:
+        """What a published dataset records of its pair."""
+        return {
+            "pair_id": self.pair_id,
+            "revision": self.revision,
+            "target": self.target,
+            "layer": self.layer,
+            "d_model": self.d_model,
+            "injection_scale": self.av.injection_scale,
+            "rawvar": self.rawvar,
+            "reference_n": self.reference.n,
+            "median_norm": self.reference.median_norm,
+        }
+
+
+def find_pair(folder: Path | str, *, target: str | None = None) -> Pair:
+    """Find both halves and check that they belong together; NLAError says what is missing."""
+    root = Path(folder)
+    av_dir, ar_dir = _halves(root)
+    av, ar = load_sidecar(av_dir), load_sidecar(ar_dir)
+    for field in ("d_model", "layer"):
+        if getattr(av, field) != getattr(ar, field):
+            raise ar.refuse(
+                field,
+                getattr(ar, field),
+                f"{getattr(av, field)} (as in {av.path})",
+                "Use an AV and an AR that were trained together",
+            )
+    if target or av.base_model is None:
+        from dataclasses import replace
+
+        av = replace(av, base_model=target)
+    reference = root / REFERENCE_FILE if root.is_dir() else av_dir / REFERENCE_FILE
+    return Pair(
+        pair_id=root.name.removesuffix("-av"),
+        revision=_revision(av_dir, ar_dir, reference),
+        av_dir=av_dir,
+        ar_dir=ar_dir,
+        av=av,
+        ar=ar,
+        reference=Reference.load(reference),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPair:
+    pair: Pair
+    target: Target
+    verbalizer: LocalVerbalizer
+    reconstructor: Reconstructor
+    tokenizer: Any
+
+
+def load_pair(
+    pair: Pair,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    progress: Progress = lambda _: None,
+) -> LoadedPair:
+    """Load target, AV and AR; every field of the sidecars is held against the live tokenizer."""
+    where = pick_device(device)
+    kind = pick_dtype(where, dtype)
+    base = resolve(pair.target, progress)
+    if pair.av.base_sha256 and base.sha256 and pair.av.base_sha256 != base.sha256:
+        raise pair.av.refuse(
+            "base_sha256", pair.av.base_sha256, base.sha256, "Use the target the pair was trained on"
+        )
+    progress("Loading the target")
+    tokenizer = load_tokenizer(base.folder)
+    target = Target(load_causal_lm(base.folder, dtype=kind, device=where), tokenizer, pair.layer)
+    if target.parts.d_model != pair.d_model:
+        raise pair.av.refuse(
+            "d_model", pair.d_model, target.parts.d_model, "Use the target that the pair explains"
+        )
+    progress("Loading the verbalizer")
+    verbalizer = LocalVerbalizer(
+        _half_model(pair.av_dir, base.folder, kind, where, None), tokenizer, pair.av
+    )
+    progress("Loading the reconstructor")
+    ar_model = _half_model(pair.ar_dir, base.folder, kind, where, pair.layer + 1)
+    head = load_head(pair.ar_dir / HEAD_FILE, pair.d_model).to(where).requires_grad_(False)
+    return LoadedPair(
+        pair, target, verbalizer, Reconstructor(ar_model, head, tokenizer, pair.ar), tokenizer
+    )
+
+
+def _half_model(
+    folder: Path, base: Path, dtype: torch.dtype, device: torch.device, n_layers: int | None
+) -> Any:
+    """One half's model: full weights, or a LoRA on the base (cut to ``n_layers`` first)."""
+    from nla_core.nla.checkpoints import merge_adapter
+
+    is_adapter = (folder / "adapter_config.json").is_file()
+    model = load_causal_lm(
+        base if is_adapter else folder,
+        dtype=torch.float32 if is_adapter else dtype,
+        device=torch.device("cpu") if is_adapter else device,
+    )
+    if n_layers is not None:
+        truncate(model, n_layers)
+    if is_adapter:
+        model = merge_adapter(model, folder)
+    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def _halves(root: Path) -> tuple[Path, Path]:
+    if (root / "av").is_dir() and (root / "ar").is_dir():
+        return root / "av", root / "ar"
+    name = str(root)
+    if name.endswith("-av"):
+        other = name.removesuffix("-av") + "-ar"
+        if root.is_dir() and Path(other).is_dir():
+            return root, Path(other)
+        if not root.exists() and name.count("/") == 1:
+            return resolve(name).folder, resolve(other).folder
+    raise NLAError(
+        f"No NLA pair at '{root}'",
+        why="It holds no av/ and ar/ folders, and is no NAME-av folder or hub id with a -ar twin",
+        fix="Train one with `python -m precompute train`, or use data/nla/smollm2-135m-L20",
+    )
+
+
+def _revision(av_dir: Path, ar_dir: Path, reference: Path) -> str:
+    """Twelve hex digits over everything that decides a reading, in a fixed order."""
+    digest = hashlib.sha256()
+    for label, folder in (("av", av_dir), ("ar", ar_dir)):
+        for path in sorted(folder.iterdir()):
+            if path.suffix in {".safetensors", ".yaml"} or path.name == "adapter_config.json":
+                digest.update(f"{label}/{path.name}\n".encode())
+                with path.open("rb") as stream:
+                    digest.update(hashlib.file_digest(stream, "sha256").digest())
+    if reference.is_file():
+        digest.update(json.dumps(hashlib.sha256(reference.read_bytes()).hexdigest()).encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,167 @@
+"""The frozen target model: its answers, and what it holds and expects at every token.
+
+Knows how block K's output is read (``hidden_states[K+1]`` in Hugging Face's count, taken by a hook)
+and how next-token predictions are. Knows nothing of explanations. The decision a reader would
+question: right padding without an attention mask, which is exact in a causal model for all
+positions that come before the padding, and takes attention's fast path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nla_core.errors import NLAError
+from nla_core.nla.decoding import decode
+from nla_core.nla.families import parts_of
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What the target computed on one sequence of ``T`` tokens."""
+
+    hidden: Tensor  # [T, d_model] float32, output of block K
+    surprisal: Tensor  # [T] float32 nats, of token t given those before; NaN at 0
+    top_ids: Tensor  # [T, k] next-token predictions after token t
+    top_probs: Tensor  # [T, k] float32
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    ids: tuple[int, ...]
+    finish: str  # "stop" | "length"
+
+
+class Target:
+    """A frozen causal LM read at layer K (zero-based block index)."""
+
+    def __init__(self, model: Any, tokenizer: Any, layer: int) -> None:
+        self.model, self.tokenizer, self.layer = model, tokenizer, layer
+        self.parts = parts_of(model)
+        if not 0 <= layer < len(self.parts.layers):
+            raise NLAError(
+                f"Layer {layer} does not exist in the target",
+                why=f"The model has blocks 0 to {len(self.parts.layers) - 1}",
+                fix="Use the target that the sidecar names",
+            )
+        self.device = self.parts.embed.weight.device
+        eos = model.generation_config.eos_token_id
+        known = eos if isinstance(eos, list) else [eos, tokenizer.eos_token_id]
+        self.stop_ids = frozenset(i for i in known if i is not None)
+
+    def check_length(self, n_tokens: int) -> None:
+        """Refuse a sequence that does not fit the context window."""
+        if n_tokens > self.parts.context:
+            raise NLAError(
+                f"The text has {n_tokens} tokens",
+                why=f"The target's context holds {self.parts.context}",
+                fix="Shorten the text, or split it into several prompts",
+            )
+
+    @torch.inference_mode()
+    def trace(
+        self, sequences: Sequence[Sequence[int]], *, top_k: int = 5, batch_tokens: int = 4096
+    ) -> list[Trace]:
+        """Run the target over token sequences; batches of similar length, results in order.
+
+        Raises NLAError for an empty or an overlong sequence.
+        """
+        for ids in sequences:
+            self.check_length(len(ids))
+            if not ids:
+                raise NLAError(
+                    "Cannot trace an empty text", why="It has no tokens", fix="Give it some text"
+                )
+        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+        traces: dict[int, Trace] = {}
+        while order:
+            batch = [order.pop()]
+            width = len(sequences[batch[0]])
+            while order and (len(batch) + 1) * width <= batch_tokens:
+                batch.append(order.pop())
+            traces.update(self._trace_batch(sequences, batch, width, top_k))
+        return [traces[i] for i in range(len(sequences))]
+
+    def _trace_batch(
+        self, sequences: Sequence[Sequence[int]], batch: list[int], width: int, top_k: int
+    ) -> dict[int, Trace]:
+        ids = torch.full((len(batch), width), self.tokenizer.pad_token_id)
+        for row, i in enumerate(batch):
+            ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
+        ids = ids.to(self.device)
+        caught: list[Tensor] = []
+
+        def catch(_module: Any, _args: Any, output: Any) -> None:
+            caught.append(output[0] if isinstance(output, tuple) else output)
+
+        handle = self.parts.layers[self.layer].register_forward_hook(catch)
+        try:
+            last = self.parts.decoder(input_ids=ids, use_cache=False).last_hidden_state
+        finally:
+            handle.remove()
+        result: dict[int, Trace] = {}
+        for row, i in enumerate(batch):
+            length = len(sequences[i])
+            # One row at a time: [T, vocab] in float32 is the largest tensor here.
+            logits = self.parts.head(last[row, :length]).float()
+            logprobs = torch.log_softmax(logits, -1)
+            top = logprobs.topk(min(top_k, logits.shape[-1]), dim=-1)
+            surprisal = torch.full((length,), float("nan"), device=self.device)
+            surprisal[1:] = -logprobs[:-1].gather(1, ids[row, 1:length, None])[:, 0]
+            result[i] = Trace(
+                caught[0][row, :length].float().cpu(),
+                surprisal.cpu(),
+                top.indices.cpu(),
+                top.values.exp().cpu(),
+            )
+        return result
+
+    @torch.inference_mode()
+    def answer(
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> list[Answer]:
+        """Continue each prompt (token ids ending where the assistant writes). Left-padded batch."""
+        for ids in prompts:
+            self.check_length(len(ids) + max_new_tokens)
+        if not prompts or max_new_tokens <= 0:
+            return [Answer((), "length") for _ in prompts]
+        width = max(len(ids) for ids in prompts)
+        ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        first = self.model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        answers: dict[int, Answer] = {}
+        for done in decode(
+            self.model,
+            first.past_key_values,
+            first.logits[:, -1],
+            stop_ids=self.stop_ids,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seeds=seeds,
+            attention_mask=mask,
+            position_ids=positions[:, -1] + 1,
+            cancelled=cancelled,
+        ):
+            answers[done.row] = Answer(done.ids, "stop" if done.stopped else "length")
+        return [answers[row] for row in range(len(prompts))]

@@ -1,0 +1,139 @@
+"""The AV: residual-stream vectors in, explanations out, many at a time.
+
+Knows the shared prompt prefix, the injection of vectors and how a text ends. Knows nothing of
+scores. The decision a reader would question: keys and values of the prefix are computed once per
+loaded AV and repeated for each batch; a cache keyed by token ids would mix up vectors, so nothing
+after the marker is ever shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from nla_core.nla.decoding import decode
+from nla_core.nla.families import parts_of
+from nla_core.nla.injection import Slot, build_slot, scale_for_injection
+from nla_core.nla.sidecar import Sidecar
+from nla_core.schema import Finish
+
+OPEN_TAG, CLOSE_TAG = "<explanation>", "</explanation>"
+TAIL_TOKENS = 12  # enough tokens to hold a close tag in any tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Verbalization:
+    """One explanation. ``row`` is its vector's index; ``cut`` texts are kept and flagged."""
+
+    row: int
+    text: str
+    finish: Finish
+    n_tokens: int
+
+
+class Verbalizer(Protocol):
+    """Anything that can put vectors into words (contract test: tests/nla/test_verbalizer.py)."""
+
+    def verbalize(
+        self,
+        vectors: Tensor,
+        *,
+        seeds: Sequence[int],
+        temperature: float = 0.0,
+        max_new_tokens: int = 80,
+        batch_size: int = 64,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Verbalization]:
+        """Explain ``[n, d_model]`` raw vectors; yields rows as they finish.
+
+        Raises NLAError for zero, NaN or infinite vectors, Cancelled between decode steps.
+        """
+        ...
+
+
+class LocalVerbalizer:
+    """An AV in this process, with its own batched decoding."""
+
+    def __init__(self, model: Any, tokenizer: Any, sidecar: Sidecar) -> None:
+        self.model, self.tokenizer, self.sidecar = model, tokenizer, sidecar
+        self.parts = parts_of(model)
+        self.slot: Slot = build_slot(sidecar, tokenizer)
+        self.stop_ids = frozenset(
+            i for i in (tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None
+        )
+        self._prefix: DynamicCache | None = None
+
+    def verbalize(
+        self,
+        vectors: Tensor,
+        *,
+        seeds: Sequence[int],
+        temperature: float = 0.0,
+        max_new_tokens: int = 80,
+        batch_size: int = 64,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Verbalization]:
+        """See Verbalizer. A row's text depends on its vector and seed, not on its batch."""
+        scaled = scale_for_injection(vectors, self.sidecar.injection_scale)
+        for start in range(0, len(scaled), batch_size):
+            rows = scaled[start : start + batch_size]
+            cache, logits = self._prefill(rows)
+            for done in decode(
+                self.model,
+                cache,
+                logits,
+                stop_ids=self.stop_ids,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seeds=seeds[start : start + batch_size],
+                is_complete=self._is_complete,
+                cancelled=cancelled,
+            ):
+                text = self.tokenizer.decode(
+                    [*self.slot.prefill_ids, *done.ids], skip_special_tokens=True
+                )
+                body, closed = strip_tags(text)
+                finish = Finish.CLOSED if closed else Finish.CUT
+                yield Verbalization(start + done.row, body, finish, len(done.ids))
+
+    @torch.inference_mode()
+    def _prefill(self, rows: Tensor) -> tuple[DynamicCache, Tensor]:
+        """Cache and next-token logits ``[n, vocab]`` after the whole prompt of ``n`` vectors."""
+        device, dtype = self.parts.embed.weight.device, self.parts.embed.weight.dtype
+        cache = self._prefix_cache()
+        cache.batch_repeat_interleave(len(rows))
+        after = [*self.slot.suffix_ids, *self.slot.prefill_ids]
+        suffix = self.parts.embed(torch.tensor(after, device=device)).expand(len(rows), -1, -1)
+        inputs = torch.cat([rows[:, None].to(device, dtype), suffix], dim=1)
+        output = self.model(
+            inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return cache, output.logits[:, -1]
+
+    def _prefix_cache(self) -> DynamicCache:
+        """A fresh one-row cache of the prompt before the marker."""
+        if self._prefix is None:
+            self._prefix = DynamicCache(config=self.parts.config)
+            device = self.parts.embed.weight.device
+            if self.slot.prefix_ids:
+                ids = torch.tensor([self.slot.prefix_ids], device=device)
+                self.parts.decoder(input_ids=ids, past_key_values=self._prefix, use_cache=True)
+        copy = DynamicCache(config=self.parts.config)
+        for index, layer in enumerate(self._prefix.layers):
+            copy.update(layer.keys, layer.values, index)
+        return copy
+
+    def _is_complete(self, ids: list[int]) -> bool:
+        return CLOSE_TAG in self.tokenizer.decode(ids[-TAIL_TOKENS:])
+
+
+def strip_tags(text: str) -> tuple[str, bool]:
+    """The explanation without its tags, and whether it was closed."""
+    body = text.split(OPEN_TAG, 1)[-1]
+    body, closed, _ = body.partition(CLOSE_TAG)
+    return body.strip(), bool(closed)

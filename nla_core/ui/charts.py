@@ -1,0 +1,184 @@
+"""Two small charts: what the model expected next, and fidelity along the transcript.
+
+Knows which marks and colours say what. Does not know Streamlit or where the numbers come from. The
+decision a reader would question: plain Plotly dictionaries instead of graph objects; building
+thousands of validated properties a click costs more than drawing them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+from nla_core.ui.palette import Theme
+
+Figure = dict[str, Any]
+
+ROW_PX: Final = 21
+LINE_PX: Final = 92
+CONFIG: Final = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
+
+_COLOURS: Final[dict[Theme, dict[str, str]]] = {
+    "light": {
+        "ink": "#1b2330",
+        "quiet": "#5b6575",
+        "bar": "#b9c6d4",
+        "came": "#4f46e5",
+        "line": "#0f8f82",
+        "grid": "#dfe3ea",
+    },
+    "dark": {
+        "ink": "#e4e8ef",
+        "quiet": "#9aa4b4",
+        "bar": "#435062",
+        "came": "#8f97ff",
+        "line": "#4cc9b8",
+        "grid": "#2b323e",
+    },
+}
+
+
+def next_tokens(
+    tokens: Sequence[str],
+    probabilities: Sequence[float],
+    *,
+    came: str | None,
+    came_probability: float | None,
+    theme: Theme,
+) -> Figure:
+    """Horizontal bars of the model's next-token probabilities, best first.
+
+    ``came`` is the token that really followed, None at the end; it is marked, and gets a row of
+    its own where it is not among the predictions and its probability is known.
+    """
+    colours = _COLOURS[theme]
+    rows = [(text, p, text == came) for text, p in zip(tokens, probabilities, strict=True)]
+    if came is not None and came_probability is not None and not any(row[2] for row in rows):
+        rows.append((came, came_probability, True))
+    names = [plain(text) + (" ◂" if marked else "") for text, _, marked in rows]
+    shares = [p for _, p, _ in rows]
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": shares,
+                "y": list(range(len(rows))),
+                "marker": {
+                    "color": [colours["came" if row[2] else "bar"] for row in rows],
+                    "cornerradius": 2,
+                },
+                "text": [percent(p).replace("<", "‹") for p in shares],
+                "textposition": "outside",
+                "cliponaxis": False,
+                "textfont": {"color": colours["quiet"], "size": 12},
+                "hoverinfo": "skip",
+                "width": 0.62,
+            }
+        ],
+        "layout": {
+            "height": ROW_PX * len(rows) + 8,
+            "margin": {"l": 4, "r": 44, "t": 2, "b": 4},
+            "xaxis": {"visible": False, "range": [0, max(shares, default=1.0)], "fixedrange": True},
+            "yaxis": {
+                "autorange": "reversed",
+                "tickvals": list(range(len(rows))),
+                "ticktext": names,
+                "tickfont": {"color": colours["ink"], "size": 12.5, "family": "monospace"},
+                "automargin": True,
+                "fixedrange": True,
+                "showgrid": False,
+                "zeroline": False,
+                "ticks": "",
+            },
+            **_bare(),
+        },
+    }
+
+
+def fidelity_line(
+    positions: Sequence[int], fve: Sequence[float], *, locked: int | None, theme: Theme
+) -> Figure:
+    """FVE over position, the zero line, and a mark at the locked token."""
+    colours = _COLOURS[theme]
+    low = min(-0.1, *fve) if fve else -0.1
+    mark = [(p, value) for p, value in zip(positions, fve, strict=True) if p == locked]
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "x": list(positions),
+                "y": [round(value, 4) for value in fve],
+                "line": {"color": colours["line"], "width": 1.4},
+                "connectgaps": False,
+                "hovertemplate": "token %{x}: FVE %{y:.2f}<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "x": [p for p, _ in mark],
+                "y": [value for _, value in mark],
+                "marker": {"color": colours["came"], "size": 9},
+                "hoverinfo": "skip",
+            },
+        ],
+        "layout": {
+            "height": LINE_PX,
+            "margin": {"l": 30, "r": 6, "t": 6, "b": 18},
+            "xaxis": {
+                "showgrid": False,
+                "zeroline": False,
+                "fixedrange": True,
+                "tickfont": {"color": colours["quiet"], "size": 11},
+            },
+            "yaxis": {
+                "range": [max(low, -2.0) - 0.05, 1.06],
+                "tickvals": [0, 0.5, 1],
+                "gridcolor": colours["grid"],
+                "zeroline": True,
+                "zerolinecolor": colours["quiet"],
+                "zerolinewidth": 1,
+                "fixedrange": True,
+                "tickfont": {"color": colours["quiet"], "size": 11},
+            },
+            "hovermode": "x",
+            **_bare(),
+        },
+    }
+
+
+def plain(text: str) -> str:
+    """A token in a label: blanks visible, nothing that Plotly takes for markup."""
+    shown = visible(text)
+    shown = shown if len(shown) <= 22 else shown[:21] + "…"
+    # Plotly draws a small set of HTML tags and entities and, with MathJax, text between dollars.
+    return shown.replace("&", "＆").replace("<", "‹").replace(">", "›").replace("$", "＄")
+
+
+def visible(text: str) -> str:
+    """``text`` on one line, every character leaving a mark."""
+    shown = text.replace("\n", "↵").replace("\t", "⇥").replace(" ", "·") or "∅"
+    return "".join(c if c.isprintable() else f"⟨U+{ord(c):04X}⟩" for c in shown)
+
+
+def percent(p: float) -> str:
+    """A probability in few characters: 61%, 0.4%, <0.1%."""
+    if p >= 0.0995:
+        return f"{p:.0%}"
+    return f"{p:.1%}" if p >= 0.001 else "<0.1%"
+
+
+def probability(surprisal: float | None) -> float | None:
+    """The probability that a surprisal in nats stands for."""
+    return None if surprisal is None else math.exp(-surprisal)
+
+
+def _bare() -> Figure:
+    return {
+        "showlegend": False,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "dragmode": False,
+    }

@@ -1,0 +1,109 @@
+"""The transcript as chat, one chip a token, coloured by fidelity; hover shows, click locks.
+
+Knows what the browser side needs (chips, numbers, the scale) and mounts it. Does not know the URL
+or what is beside the strip: it reports the position that was locked. The decision a reader would
+question: explanations travel with the chips, so that hovering needs no answer from the server;
+500 tokens are about 100 kB, once a transcript.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from nla_core.schema import Flag
+from nla_core.ui import palette
+from nla_core.ui.transcript_view import Chip, TranscriptView
+
+_HERE = Path(__file__).parent
+
+FLAG_NAME: dict[Flag, str] = {
+    Flag.EARLY: "early position",
+    Flag.HIGH_NORM: "attention sink",
+    Flag.CUT: "cut short",
+    Flag.LOW_FIDELITY: "low fidelity",
+}
+"""Two words a flag, for places too small for ``schema.FLAG_TEXT``."""
+
+_HTML = """
+<div class="strip">
+  <div class="bar-top">
+    <div class="legend" role="img" aria-label="Colour and bar scale of fidelity"></div>
+    <div class="keys">
+      <kbd>←</kbd><kbd>→</kbd> move <kbd>Enter</kbd> lock <kbd>Esc</kbd> unlock
+    </div>
+  </div>
+  <div class="turns" role="listbox" aria-label="Tokens of the transcript"></div>
+  <div class="card" role="tooltip" hidden></div>
+</div>
+"""
+
+_component = st.components.v2.component(
+    "nla_token_strip",
+    html=_HTML,
+    css=(_HERE / "token_strip.css").read_text(encoding="utf-8") + palette.css(),
+    js=(_HERE / "token_strip.js").read_text(encoding="utf-8"),
+)
+
+
+def strip_data(view: TranscriptView, *, strip_id: str) -> dict[str, Any]:
+    """What the browser draws, in JSON types; ``strip_id`` changes when the drawing must.
+
+    Leaves out what a click changes (``locked``, ``markup``).
+    """
+    return {
+        "id": strip_id,
+        "roles": {str(chip.turn): chip.role for chip in view.chips},
+        "chips": [_chip(view, chip) for chip in view.chips],
+        "flags": {str(flag): name for flag, name in FLAG_NAME.items()},
+        "scale": {
+            "low": palette.FVE_LOW,
+            "high": palette.FVE_HIGH,
+            "steps": palette.STEPS,
+            "bar": palette.BAR_MAX_PX,
+        },
+    }
+
+
+def token_strip(
+    data: dict[str, Any],
+    *,
+    locked: int | None,
+    markup: bool,
+    reveal: bool,
+    on_lock: Callable[[int | None], None],
+    key: str = "token_strip",
+) -> None:
+    """Mount the strip. ``on_lock`` gets the position a person chose, None when they let go.
+
+    ``reveal`` scrolls a newly drawn strip to its locked token.
+    """
+
+    def report() -> None:
+        lock = st.session_state[key].get("lock")
+        if isinstance(lock, dict):
+            position = lock.get("position")
+            on_lock(position if isinstance(position, int) else None)
+
+    _component(
+        key=key,
+        data={**data, "locked": locked, "markup": markup, "reveal": reveal},
+        on_lock_change=report,
+    )
+
+
+def _chip(view: TranscriptView, chip: Chip) -> dict[str, Any]:
+    reading = view.reading(chip.position)
+    return {
+        "text": chip.text,
+        "turn": chip.turn,
+        "markup": chip.markup,
+        "position": chip.position,
+        "positions": list(chip.positions),
+        "fve": None if reading is None else round(reading.fve, 4),
+        "explanation": "" if reading is None else reading.explanation,
+        "flags": [] if reading is None else list(reading.flags),
+    }

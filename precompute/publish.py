@@ -1,0 +1,95 @@
+"""Verb ``publish``: finished shards in, a dataset version out.
+
+Knows what a manifest records of a run. Does not know how shards are computed or files written. The
+decision a reader would question: the git commit is recorded but does not name the version, so that
+publishing the same rows from another commit changes nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from nla_core.embed import Embedder, MiniLM
+from nla_core.errors import EXIT_OK
+from nla_core.store.publish import publish
+from precompute.output import write_result
+from precompute.progress import LOG_SECONDS
+from precompute.workspace import Workspace
+
+HELP = (
+    "Embed the explanations of a finished run and publish it as a dataset version. Publishing the "
+    "same shards again gives the same version; versions are never overwritten."
+)
+EXAMPLE = "python -m precompute publish --out data/demo"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="the --out of the run"
+    )
+    parser.add_argument(
+        "--config", metavar="HASH", help="which run, where --out holds more than one"
+    )
+
+
+def main(args: argparse.Namespace) -> int:
+    workspace = Workspace.find(args.out, args.config)
+    version = publish_workspace(workspace, args.out, MiniLM(), say=print)
+    write_result(args, {"out": str(args.out), "config": workspace.config_hash, "version": version})
+    return EXIT_OK
+
+
+def publish_workspace(
+    workspace: Workspace, out: Path, embedder: Embedder, *, say: Callable[[str], None]
+) -> str:
+    """Publish all shards of a workspace under ``out`` and return the version.
+
+    Raises NLAError if a shard is missing or the rows do not fit together.
+    """
+    parts = workspace.parts()
+    say("Embedding the explanations and publishing")
+    config = workspace.config
+    done, told = 0, time.monotonic()
+
+    def embed(texts: Sequence[str]) -> np.ndarray:
+        nonlocal done, told
+        vectors = embedder.embed(texts)
+        done += len(texts)
+        if time.monotonic() - told > LOG_SECONDS:
+            told = time.monotonic()
+            say(f"{done:,} explanations embedded")
+        return vectors
+
+    version = publish(
+        out,
+        parts,
+        embed=embed,
+        pair=config["pair"],
+        corpus=config["corpus"],
+        settings={**config["settings"], "embedder": embedder.name},
+        git_commit=git_commit(),
+    )
+    say(f"Published {out / version}")
+    return version
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, ``-dirty`` if it was changed; None outside of git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None

@@ -1,0 +1,92 @@
+"""``train ar`` and ``train av``: one role's supervised run, from prepared data to adapters.
+
+Knows how a role's model is put together for training and which files a finished run holds. Knows
+nothing of the loop itself. The decision a reader would question: the float32 masters stay in
+the checkpoint; what is assembled into a pair is written in float16.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
+
+from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
+from nla_core.nla.devices import pick_device, pick_dtype
+from nla_core.nla.families import parts_of, truncate
+from nla_core.nla.injection import build_slot
+from nla_core.nla.reconstructor import HEAD_FILE, identity_head
+from nla_core.nla.sidecar import FILE_NAME, dump_sidecar
+from precompute.train.contract import DEFAULT_MARKER, new_contract
+from precompute.train.examples import Examples
+from precompute.train.sft import SftSettings, add_lora, train
+from precompute.train.tasks import ReconstructorTask, VerbalizerTask
+
+ADAPTER_FILE = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def train_role(
+    role: str,
+    *,
+    base_spec: str,
+    layer: int,
+    data: Path,
+    out: Path,
+    settings: SftSettings,
+    injection_scale: float,
+    marker: str = DEFAULT_MARKER,
+    device: str = "auto",
+    dtype: str = "auto",
+    minutes: float = float("inf"),
+) -> None:
+    """Train ``role`` ("av" or "ar") on ``data/<role>`` and validate on ``data/val``.
+
+    ``out/last`` then holds a PEFT adapter, the sidecar, and for the AR the head.
+    """
+    base = resolve(base_spec)
+    tokenizer = load_tokenizer(base.folder)
+    where = pick_device(device)
+    model = load_causal_lm(base.folder, dtype=pick_dtype(where, dtype), device=where)
+    sidecars = new_contract(
+        tokenizer,
+        base,
+        d_model=parts_of(model).d_model,
+        layer=layer,
+        injection_scale=injection_scale,
+        marker=marker,
+    )
+    sidecar = sidecars[0] if role == "av" else sidecars[1]
+    head = None
+    if role == "ar":
+        truncate(model, layer + 1)
+        head = identity_head(sidecar.d_model).to(where)
+    model = add_lora(model, settings)
+    if head is None:
+        task: Any = VerbalizerTask(model, tokenizer, build_slot(sidecar, tokenizer), injection_scale)
+    else:
+        task = ReconstructorTask(model, head, tokenizer, sidecar.ar_template or "")
+
+    def save_weights(folder: Path) -> None:
+        model.peft_config["default"].base_model_name_or_path = base.spec
+        model.peft_config["default"].save_pretrained(folder)
+        save_file(
+            {k: v.contiguous() for k, v in get_peft_model_state_dict(model).items()},
+            folder / ADAPTER_FILE,
+        )
+        if head is not None:
+            save_file({"weight": head.weight.detach().contiguous()}, folder / HEAD_FILE)
+        (folder / FILE_NAME).write_text(dump_sidecar(sidecar), encoding="utf-8")
+
+    train(
+        task,
+        Examples.load(data / role),
+        Examples.load(data / "val"),
+        settings,
+        out,
+        save_weights=save_weights,
+        stop_after_s=minutes * 60,
+    )

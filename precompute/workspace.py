@@ -1,0 +1,168 @@
+"""Finished shards on disk: what is done, and the one step by which a shard becomes done.
+
+Knows the layout ``OUT/.work/<config hash>/shard-00001/{receipt.json, <content hash>/*.parquet}``.
+Does not know how rows are computed or who schedules them. The decision a reader would question: the
+rows lie in a folder named after their content, so two workers on one shard never overwrite each
+other; the receipt, replaced atomically, says which folder counts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nla_core.errors import NLAError
+from nla_core.schema import SCHEMA_VERSION, TABLES
+from nla_core.store.files import (
+    building,
+    explained,
+    rename_into_place,
+    sha256_json,
+    write_atomic,
+    write_json,
+)
+from nla_core.store.manifest import FileEntry
+from precompute.plan import Plan
+
+WORK = ".work"
+CONFIG = "config.json"
+RECEIPT = "receipt.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """One finished shard: rows of each table, failed prompts, and the hash of each file."""
+
+    config_hash: str
+    shard: str
+    folder: str
+    counts: Mapping[str, int]
+    n_errors: int
+    files: Mapping[str, FileEntry]
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The finished and unfinished shards of one configuration."""
+
+    path: Path
+    config: Mapping[str, Any]
+
+    @classmethod
+    def create(cls, out: Path, plan: Plan) -> Workspace:
+        """The workspace of ``plan`` under ``out``, made if it is not there yet."""
+        path = out / WORK / plan.config_hash
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+            write_atomic(out / WORK / ".gitignore", "*\n")
+            write_json(path / CONFIG, plan.config())
+        return cls(path, plan.config())
+
+    @classmethod
+    def find(cls, out: Path, config_hash: str | None) -> Workspace:
+        """An existing workspace; without a hash, the only one. NLAError if that is not clear."""
+        known = sorted(path.parent.name for path in (out / WORK).glob(f"*/{CONFIG}"))
+        if config_hash is None and len(known) == 1:
+            config_hash = known[0]
+        if config_hash not in known:
+            what = f"{out} has no run {config_hash}" if config_hash else "It is not clear which run"
+            raise NLAError(
+                what,
+                why=f"the runs under {out / WORK} are: {', '.join(known) or 'none'}",
+                fix="Name one of them with --config, or start one with `python -m precompute run`",
+            )
+        path = out / WORK / config_hash
+        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        if sha256_json(config)[:12] != config_hash or config["schema_version"] > SCHEMA_VERSION:
+            raise NLAError(
+                f"{path / CONFIG} was changed or is newer than this program",
+                why="its content does not hash to the name of its folder",
+                fix=f"Delete {path} and run again",
+            )
+        return cls(path, config)
+
+    @property
+    def config_hash(self) -> str:
+        return self.path.name
+
+    @property
+    def shards(self) -> list[str]:
+        return [f"shard-{index:05d}" for index in range(1, len(self.config["shards"]) + 1)]
+
+    def receipt(self, shard: str) -> Receipt | None:
+        """The receipt of a finished shard; None if it is not, or its files are not what it says."""
+        try:
+            data = json.loads((self.path / shard / RECEIPT).read_text(encoding="utf-8"))
+            files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
+            receipt = Receipt(**data, files=files)
+            whole = receipt.config_hash == self.config_hash and all(
+                FileEntry.of(self.path / shard / receipt.folder / name) == entry
+                for name, entry in receipt.files.items()
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None
+        return receipt if whole and receipt.files.keys() == {_file(t) for t in TABLES} else None
+
+    def commit(self, shard: str, tables: Mapping[str, pa.Table], n_errors: int) -> Receipt:
+        """Write a shard's rows, then its receipt. Harmless if another worker does the same."""
+        home = self.path / shard
+        with explained(home), building(home) as temporary:
+            for name, schema in TABLES.items():
+                pq.write_table(
+                    tables[name].cast(schema), temporary / _file(name), compression="zstd"
+                )
+            files = {_file(name): FileEntry.of(temporary / _file(name)) for name in TABLES}
+            receipt = Receipt(
+                config_hash=self.config_hash,
+                shard=shard,
+                folder=sha256_json({name: entry.sha256 for name, entry in files.items()})[:12],
+                counts={name: tables[name].num_rows for name in TABLES},
+                n_errors=n_errors,
+                files=files,
+            )
+            self._place(temporary, home / receipt.folder, files)
+            write_json(home / RECEIPT, asdict(receipt))
+        return receipt
+
+    def parts(self) -> dict[str, list[Path]]:
+        """The Parquet files of each table. Raises NLAError if a shard is not finished."""
+        receipts = {shard: self.receipt(shard) for shard in self.shards}
+        missing = [shard for shard, receipt in receipts.items() if receipt is None]
+        if missing:
+            raise NLAError(
+                f"{len(missing)} of {len(receipts)} shards are not finished",
+                why=f"there is no valid receipt for {', '.join(missing[:5])}"
+                + (" and others" if len(missing) > 5 else ""),
+                fix="Run the same `python -m precompute run` command again; it does the rest",
+            )
+        return {
+            name: [
+                self.path / shard / receipt.folder / _file(name)
+                for shard, receipt in receipts.items()
+                if receipt is not None
+            ]
+            for name in TABLES
+        }
+
+    def _place(self, temporary: Path, final: Path, files: Mapping[str, FileEntry]) -> None:
+        """Move rows to the folder of their content; mend it if it was damaged since."""
+        if rename_into_place(temporary, final):
+            return
+        try:
+            whole = all(FileEntry.of(final / name) == entry for name, entry in files.items())
+        except OSError:
+            whole = False
+        if not whole:
+            shutil.rmtree(final)
+            rename_into_place(temporary, final)
+
+
+def _file(table: str) -> str:
+    return f"{table}.parquet"

@@ -1,0 +1,69 @@
+"""Write the measured numbers of a pair into the documents that quote them.
+
+Knows the form `<!-- eval:KEY -->0.12<!-- /eval -->` and where KEY is looked up: in the eval.json of
+the pair that a model card belongs to, or of the demo pair for every other document. Measures
+nothing. The decision a reader would question: digits are chosen here, three decimals for numbers
+that are no integers, so that documents cannot round in their own favour.
+
+Usage: python scripts/quote_eval.py
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DEMO_PAIR = ROOT / "data" / "nla" / "smollm2-135m-L20"
+MARKER = re.compile(r"(<!-- eval:([\w.@-]+) -->)(.*?)(<!-- /eval -->)", re.DOTALL)
+
+
+def documents() -> list[Path]:
+    """Every Markdown file of the project that a reader may open."""
+    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "data").rglob("*.md")]
+    return sorted(path for path in found if "runs" not in path.parts)
+
+
+def source_of(document: Path) -> Path:
+    """The eval.json whose numbers ``document`` quotes; it need not exist yet."""
+    is_model_card = document.parent.parent == DEMO_PAIR.parent
+    return (document.parent if is_model_card else DEMO_PAIR) / "eval.json"
+
+
+def look_up(report: dict[str, Any], key: str) -> str:
+    """The value of a dotted ``key`` as documents print it; KeyError names what is missing."""
+    value: Any = report
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise KeyError(f"eval.json has no '{key}'")
+        value = value[part]
+    if isinstance(value, float) and not value.is_integer():
+        return f"{value:.3f}"
+    return f"{int(value):,}" if isinstance(value, int | float) else str(value)
+
+
+def quoted(text: str, report: dict[str, Any]) -> str:
+    """``text`` with every marker filled from ``report``."""
+    return MARKER.sub(lambda found: found[1] + look_up(report, found[2]) + found[4], text)
+
+
+def main() -> int:
+    for path in documents():
+        text, source = path.read_text(encoding="utf-8"), source_of(path)
+        if not MARKER.search(text):
+            continue
+        if not source.is_file():
+            print(f"{source.relative_to(ROOT)} does not exist yet.", file=sys.stderr)
+            return 2
+        new = quoted(text, json.loads(source.read_text(encoding="utf-8")))
+        if new != text:
+            path.write_text(new, encoding="utf-8")
+            print(f"updated {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

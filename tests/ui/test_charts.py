@@ -1,0 +1,86 @@
+"""The charts say what they should, in forms that Plotly accepts."""
+
+from __future__ import annotations
+
+import math
+
+import plotly.graph_objects as go
+import pytest
+
+from nla_core.ui import charts
+from nla_core.ui.panels import ordinal, signed
+
+TOKENS = [" the", "\n", "<b>", "&amp;", "$x$"]
+PROBABILITIES = [0.5, 0.2, 0.1, 0.01, 0.00001]
+
+
+def figure(**changes: object) -> charts.Figure:
+    settings = {"came": " the", "came_probability": 0.5, "theme": "light"} | changes
+    return charts.next_tokens(TOKENS, PROBABILITIES, **settings)  # type: ignore[arg-type]
+
+
+def test_the_token_that_came_is_marked_among_the_predictions() -> None:
+    made = figure()
+    labels = made["layout"]["yaxis"]["ticktext"]
+    assert [label.endswith("◂") for label in labels] == [True, False, False, False, False]
+    colours = made["data"][0]["marker"]["color"]
+    assert colours[0] not in colours[1:]
+
+
+def test_a_token_that_was_not_predicted_gets_its_own_row() -> None:
+    made = figure(came="rabbit", came_probability=0.003)
+    assert made["layout"]["yaxis"]["ticktext"][-1] == "rabbit ◂"
+    assert made["data"][0]["text"][-1] == "0.3%"
+
+
+def test_the_last_token_of_a_transcript_has_nothing_that_came() -> None:
+    made = figure(came=None, came_probability=None)
+    assert not any("◂" in label for label in made["layout"]["yaxis"]["ticktext"])
+
+
+def test_labels_hold_nothing_that_plotly_takes_for_markup() -> None:
+    labels = " ".join(figure()["layout"]["yaxis"]["ticktext"] + figure()["data"][0]["text"])
+    assert not set("<>&$") & set(labels)
+
+
+def test_the_line_marks_the_locked_token_and_keeps_zero_in_sight() -> None:
+    made = charts.fidelity_line([3, 5, 9], [0.1, 0.4, 0.2], locked=5, theme="dark")
+    assert made["data"][1]["x"] == [5]
+    low, high = made["layout"]["yaxis"]["range"]
+    assert low < 0 < high
+    assert charts.fidelity_line([3], [0.1], locked=4, theme="dark")["data"][1]["x"] == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_plotly_accepts_both_figures(theme: str) -> None:
+    go.Figure(figure(theme=theme))
+    go.Figure(charts.fidelity_line([0, 1], [-3.0, 1.0], locked=None, theme=theme))  # type: ignore[arg-type]
+    go.Figure(charts.fidelity_line([], [], locked=None, theme=theme))  # type: ignore[arg-type]
+
+
+def test_no_character_is_invisible_in_a_label() -> None:
+    assert charts.visible(" a\n\t\u200b") == "·a↵⇥⟨U+200B⟩"
+    assert charts.visible("") == "∅"
+
+
+def test_numbers_in_words() -> None:
+    assert [charts.percent(p) for p in (1.0, 0.614, 0.0999, 0.004, 0.0001)] == [
+        "100%",
+        "61%",
+        "10%",
+        "0.4%",
+        "<0.1%",
+    ]
+    assert charts.probability(None) is None
+    assert charts.probability(math.log(2)) == pytest.approx(0.5)
+    assert [signed(v) for v in (0.42, -0.42, -0.001)] == ["0.42", "−0.42", "0.00"]
+    assert [ordinal(p) for p in (0.2, 1, 2, 3, 11, 12.4, 21, 100)] == [
+        "0th",
+        "1st",
+        "2nd",
+        "3rd",
+        "11th",
+        "12th",
+        "21st",
+        "100th",
+    ]

@@ -1,0 +1,108 @@
+"""Links round-trip, and whatever arrives instead of one is read without raising."""
+
+from __future__ import annotations
+
+from typing import get_args
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nla_core import refs
+from nla_core.refs import PARAMS, SortKey, TokenRef, ViewState, parse, parse_query
+from nla_core.store.dataset import TranscriptSort
+
+ids = st.from_regex(refs.ID_FORM, fullmatch=True).filter(lambda text: refs._unglued(text) == text)
+texts = st.text(max_size=refs.LONGEST_TEXT).map(
+    lambda text: "".join(c for c in text if c.isprintable()).strip()
+)
+views = st.builds(
+    ViewState,
+    transcript=st.none() | ids,
+    position=st.none() | st.integers(0, refs.LARGEST_INDEX),
+    sample=st.integers(0, 99),
+    category=st.none() | texts.filter(bool),
+    contains=texts,
+    sort=st.sampled_from(get_args(SortKey)),
+    descending=st.booleans(),
+    markup=st.booleans(),
+).map(ViewState.normal)
+
+
+@given(views)
+def test_a_view_survives_its_link(view: ViewState) -> None:
+    parsed = parse_query(view.query)
+    assert parsed.view == view
+    assert parsed.problems == ()
+    assert parsed.wanted is None
+
+
+@given(views)
+def test_there_is_one_link_a_view(view: ViewState) -> None:
+    assert parse_query(view.query).view.query == view.query
+    assert set(view.params()) <= set(PARAMS)
+
+
+@given(st.dictionaries(st.sampled_from(PARAMS) | st.text(max_size=12), st.text(max_size=300)))
+def test_whatever_arrives_is_read(params: dict[str, str]) -> None:
+    parsed = parse(params)
+    assert parsed.view == parsed.view.normal()
+    assert all(problem.endswith(".") and problem.isprintable() for problem in parsed.problems)
+    assert parse_query(parsed.view.query).view == parsed.view
+
+
+def test_a_token_is_its_own_link() -> None:
+    token = TokenRef("3f9ac0d2", 41, 2)
+    assert token.query == "t=3f9ac0d2&p=41&s=2"
+    assert parse_query(token.query).view.token == token
+    assert TokenRef("3f9ac0d2", 0).query == "t=3f9ac0d2&p=0"
+
+
+@pytest.mark.parametrize("end", [".", ")", "),", ">", "”", "…", " "])
+def test_what_a_mail_program_glues_to_a_link_is_dropped(end: str) -> None:
+    parsed = parse_query("t=3f9ac0d2&p=41" + end)
+    assert parsed.view == ViewState(transcript="3f9ac0d2", position=41)
+    assert parsed.problems == ()
+    assert parse_query("t=3f9ac0d2" + quote(end)).view.transcript == "3f9ac0d2"
+
+
+def test_a_link_pasted_from_source_is_read() -> None:
+    assert parse_query("t=3f9ac0d2&amp;p=41").view.token == TokenRef("3f9ac0d2", 41)
+
+
+@pytest.mark.parametrize(
+    ("query", "word"),
+    [
+        ("t=3f9a&p=4x", "“4x” is not a whole number"),
+        ("t=3f9a&p=-1", "“-1” is not a whole number"),
+        ("t=3f9a&p=٣", "is not a whole number"),
+        ("t=3f9a&p=99999999999999999999", "is not a whole number"),
+        ("t=a/b c", "cannot be the id of a transcript"),
+        ("t=", "names no transcript"),
+        ("p=4", "names a position but no transcript"),
+        ("t=3f9a&s=2", "names a sample but no position"),
+        ("sort=shoe_size", "cannot be sorted by “shoe_size”"),
+        ("markup=maybe", "0 or 1"),
+        ("token=4", "“token” that means nothing here"),
+        ("q=" + "x" * 300, "longer than 200"),
+    ],
+)
+def test_what_cannot_be_used_is_said(query: str, word: str) -> None:
+    problems = parse_query(query).problems
+    assert len(problems) == 1
+    assert word in problems[0]
+
+
+def test_an_impossible_id_is_kept_for_the_search_of_near_ones() -> None:
+    parsed = parse_query("t=rhyme%20and%2Freason&p=3")
+    assert parsed.wanted == "rhyme and/reason"
+    assert parsed.view.transcript is None
+
+
+def test_tracking_fields_are_no_news() -> None:
+    assert parse_query("t=3f9a&utm_source=mail&fbclid=xyz").problems == ()
+
+
+def test_links_and_the_store_sort_by_the_same_columns() -> None:
+    assert set(get_args(SortKey)) == set(get_args(TranscriptSort))
