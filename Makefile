@@ -27,7 +27,7 @@ help: ## List the targets
 	@echo "  PYTHON=python3.12 picks the interpreter for a new .venv, PORT=8600 the port of the app,"
 	@echo "  PIP_ARGS=... is handed to pip, PYTEST_ARGS='-k links' to pytest."
 
-app: $(APP_STAMP) ## Serve the explorer on http://$(HOST):$(PORT) (the first start sets everything up)
+app: $(APP_STAMP) ## Serve the explorer on this machine (the first start sets everything up)
 	@$(PY) -m nla_core.nla.checkpoints fetch >/dev/null || \
 	  echo "The demo can be browsed all the same; your own prompts need the model." >&2
 	$(PY) -m streamlit run app.py --server.address $(HOST) --server.port $(PORT)

@@ -145,7 +145,10 @@ class Explainer:
         traces = self.loaded.target.trace([ids for ids, _ in whole], top_k=TOP_K)
         for i, answer, (_, pieces), trace in zip(order, answers, whole, traces, strict=True):
             settings = {"seed": seeds[i], "max": max_new_tokens, "temperature": temperature}
-            results[i] = self._transcript(prompts[i], answer, pieces, trace, settings)
+            try:
+                results[i] = self._transcript(prompts[i], answer, pieces, trace, settings)
+            except NLAError as error:
+                results[i] = error
         return [results[i] for i in range(len(prompts))]
 
     def content_positions(self, transcript: Transcript) -> list[int]:

@@ -31,13 +31,12 @@ def reader(dataset: Dataset, transcript_id: str) -> None:
     view = shell.read_link().view
     asked = view.position if view.transcript else transcript.invitation()
     position = None if asked is None else transcript.nearest(asked)
-    theme = shell.theme()
 
     wide, narrow = st.columns([1.5, 1], gap="medium")
     with wide:
         notices.position_beyond(asked, position)
         if len(transcript.readings) > 1:
-            panels.fidelity_along(transcript, position, theme)
+            panels.fidelity_along(transcript, position)
         token_strip(
             drawing,
             locked=position,
@@ -56,7 +55,6 @@ def reader(dataset: Dataset, transcript_id: str) -> None:
             pair=dataset.manifest.pair,
             markup=view.markup,
             link=view.opened(transcript_id).at(position, view.sample).query,
-            theme=theme,
             on_step=lambda p, s: shell.go(lambda v: v.opened(transcript_id).at(p, s)),
         )
 

@@ -86,7 +86,11 @@ def _precompute_commands() -> list[tuple[str, str]]:
         for path in DOCUMENTS
         for command in commands(path.read_text(encoding="utf-8"))
     ]
-    found += [(f"--help of {verb.name}", _example(verb)) for verb in VERBS]
+    found += [
+        (f"--help of {verb.name}", line.strip())
+        for verb in VERBS
+        for line in _example(verb).splitlines()
+    ]
     pattern = re.compile(r"(?:\S*/)?python3? -m precompute\s+(\S.*)")
     return [(where, match[1]) for where, text in found if (match := pattern.match(text))]
 
@@ -102,7 +106,7 @@ def _example(verb: Verb) -> str:
 
 def test_some_commands_are_documented() -> None:
     verbs = {words.split()[0] for where, words in _precompute_commands() if where == "README.md"}
-    assert {"run", "verify", "doctor", "eval", "train"} <= verbs
+    assert {"run", "verify", "doctor", "testset", "eval", "train"} <= verbs
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)

@@ -155,7 +155,9 @@ def _resolve_pypi(spec: str, progress: Progress) -> Resolved:
 def _folder_for_pypi(spec: str) -> Path:
     match = _PYPI.fullmatch(spec)
     assert match is not None
-    return cache_dir() / "models" / f"{match['package']}-{match['version']}-{Path(match['file']).stem}"
+    return (
+        cache_dir() / "models" / f"{match['package']}-{match['version']}-{Path(match['file']).stem}"
+    )
 
 
 def _download(match: re.Match[str], scratch: Path, progress: Progress) -> Path:

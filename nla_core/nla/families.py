@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import nn
 
 from nla_core.errors import NLAError
@@ -51,9 +52,7 @@ FAMILIES: dict[str, Family] = {
     "gemma2": Family("model", scales_embeddings=True),
     "gemma3_text": Family("model", scales_embeddings=True),
     "gemma3": Family("model.language_model", text_config="text_config", scales_embeddings=True),
-    "gpt2": Family(
-        "transformer", "h", "ln_f", "wte", lora_targets=("c_attn", "c_proj", "c_fc")
-    ),
+    "gpt2": Family("transformer", "h", "ln_f", "wte", lora_targets=("c_attn", "c_proj", "c_fc")),
 }
 
 
@@ -65,12 +64,20 @@ class Parts:
     config: Any  # the text config: hidden_size, num_hidden_layers, max_position_embeddings
     decoder: nn.Module
     layers: nn.ModuleList
-    embed: nn.Module
-    head: nn.Module | None
+    embed: nn.Embedding
+    head: nn.Module
 
     @property
     def d_model(self) -> int:
         return int(self.config.hidden_size)
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.embed.weight.dtype
 
     @property
     def context(self) -> int:
@@ -89,7 +96,7 @@ def family_of(config: Any) -> Family:
     return family
 
 
-def parts_of(model: nn.Module) -> Parts:
+def parts_of(model: Any) -> Parts:
     """Find the parts of a (possibly PEFT-wrapped) causal language model."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     family = family_of(base.config)
@@ -100,11 +107,11 @@ def parts_of(model: nn.Module) -> Parts:
         decoder=decoder,
         layers=getattr(decoder, family.layers),
         embed=getattr(decoder, family.embed),
-        head=getattr(base, family.head, None),
+        head=getattr(base, family.head),
     )
 
 
-def truncate(model: nn.Module, n_layers: int) -> None:
+def truncate(model: Any, n_layers: int) -> None:
     """Cut a model in place after ``n_layers`` blocks; final norm and head become identities.
 
     What remains returns, as last hidden state, the residual stream after block ``n_layers - 1``:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nla_core.errors import NLAError
 from nla_core.metrics import check_vectors
 from nla_core.nla.sidecar import Sidecar
 

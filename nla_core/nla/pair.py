@@ -85,7 +85,7 @@ class Reference:
             raise NLAError(
                 f"No reference statistics in {path}",
                 why=f"{type(error).__name__}: {error}; FVE has no denominator without them",
-                fix="Run `python -m precompute eval --nla DIR --write-reference` for this pair",
+                fix="Record them: python -m precompute testset --nla DIR --corpus FILE",
             ) from None
 
 
@@ -135,7 +135,7 @@ class Pair:
 def find_pair(folder: Path | str, *, target: str | None = None) -> Pair:
     """Find both halves and check that they belong together; NLAError says what is missing."""
     root = Path(folder)
-    av_dir, ar_dir = _halves(root)
+    av_dir, ar_dir = pair_halves(root)
     av, ar = load_sidecar(av_dir), load_sidecar(ar_dir)
     for field in ("d_model", "layer"):
         if getattr(av, field) != getattr(ar, field):
@@ -183,7 +183,10 @@ def load_pair(
     base = resolve(pair.target, progress)
     if pair.av.base_sha256 and base.sha256 and pair.av.base_sha256 != base.sha256:
         raise pair.av.refuse(
-            "base_sha256", pair.av.base_sha256, base.sha256, "Use the target the pair was trained on"
+            "base_sha256",
+            pair.av.base_sha256,
+            base.sha256,
+            "Use the target the pair was trained on",
         )
     progress("Loading the target")
     tokenizer = load_tokenizer(base.folder)
@@ -223,7 +226,8 @@ def _half_model(
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
 
-def _halves(root: Path) -> tuple[Path, Path]:
+def pair_halves(root: Path) -> tuple[Path, Path]:
+    """The AV's and the AR's folder of a pair; NLAError where there is no pair."""
     if (root / "av").is_dir() and (root / "ar").is_dir():
         return root / "av", root / "ar"
     name = str(root)

@@ -43,7 +43,7 @@ def read_last(model: Any, head: nn.Module, ids: Tensor, last: Tensor) -> Tensor:
     Causal attention never looks at the padding on the right, so no mask is needed.
     """
     parts = parts_of(model)
-    device = parts.embed.weight.device
+    device = parts.device
     states = parts.decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state
     rows = torch.arange(len(ids), device=device)
     with torch.autocast(device.type, enabled=False):

@@ -48,7 +48,7 @@ class Target:
                 why=f"The model has blocks 0 to {len(self.parts.layers) - 1}",
                 fix="Use the target that the sidecar names",
             )
-        self.device = self.parts.embed.weight.device
+        self.device = self.parts.device
         eos = model.generation_config.eos_token_id
         known = eos if isinstance(eos, list) else [eos, tokenizer.eos_token_id]
         self.stop_ids = frozenset(i for i in known if i is not None)
@@ -131,11 +131,11 @@ class Target:
         cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Answer]:
         """Continue each prompt (token ids ending where the assistant writes). Left-padded batch."""
-        for ids in prompts:
-            self.check_length(len(ids) + max_new_tokens)
+        for prompt in prompts:
+            self.check_length(len(prompt) + max_new_tokens)
         if not prompts or max_new_tokens <= 0:
             return [Answer((), "length") for _ in prompts]
-        width = max(len(ids) for ids in prompts)
+        width = max(len(prompt) for prompt in prompts)
         ids = torch.full((len(prompts), width), self.tokenizer.pad_token_id)
         mask = torch.zeros_like(ids)
         for row, prompt in enumerate(prompts):

@@ -104,7 +104,7 @@ class LocalVerbalizer:
     @torch.inference_mode()
     def _prefill(self, rows: Tensor) -> tuple[DynamicCache, Tensor]:
         """Cache and next-token logits ``[n, vocab]`` after the whole prompt of ``n`` vectors."""
-        device, dtype = self.parts.embed.weight.device, self.parts.embed.weight.dtype
+        device, dtype = self.parts.device, self.parts.dtype
         cache = self._prefix_cache()
         cache.batch_repeat_interleave(len(rows))
         after = [*self.slot.suffix_ids, *self.slot.prefill_ids]
@@ -119,7 +119,7 @@ class LocalVerbalizer:
         """A fresh one-row cache of the prompt before the marker."""
         if self._prefix is None:
             self._prefix = DynamicCache(config=self.parts.config)
-            device = self.parts.embed.weight.device
+            device = self.parts.device
             if self.slot.prefix_ids:
                 ids = torch.tensor([self.slot.prefix_ids], device=device)
                 self.parts.decoder(input_ids=ids, past_key_values=self._prefix, use_cache=True)

@@ -11,32 +11,17 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from nla_core.ui.palette import Theme
-
 Figure = dict[str, Any]
 
 ROW_PX: Final = 21
 LINE_PX: Final = 92
 CONFIG: Final = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 
-_COLOURS: Final[dict[Theme, dict[str, str]]] = {
-    "light": {
-        "ink": "#1b2330",
-        "quiet": "#5b6575",
-        "bar": "#b9c6d4",
-        "came": "#4f46e5",
-        "line": "#0f8f82",
-        "grid": "#dfe3ea",
-    },
-    "dark": {
-        "ink": "#e4e8ef",
-        "quiet": "#9aa4b4",
-        "bar": "#435062",
-        "came": "#8f97ff",
-        "line": "#4cc9b8",
-        "grid": "#2b323e",
-    },
-}
+# Readable on light and dark: a change of theme runs nothing in Python, so text and grid are left to
+# Streamlit's own Plotly theme, which follows it in the browser.
+_BAR: Final = "#8fa0b3"
+_CAME: Final = "#747bf2"
+_LINE: Final = "#169a8c"
 
 
 def next_tokens(
@@ -45,14 +30,12 @@ def next_tokens(
     *,
     came: str | None,
     came_probability: float | None,
-    theme: Theme,
 ) -> Figure:
     """Horizontal bars of the model's next-token probabilities, best first.
 
     ``came`` is the token that really followed, None at the end; it is marked, and gets a row of
     its own where it is not among the predictions and its probability is known.
     """
-    colours = _COLOURS[theme]
     rows = [(text, p, text == came) for text, p in zip(tokens, probabilities, strict=True)]
     if came is not None and came_probability is not None and not any(row[2] for row in rows):
         rows.append((came, came_probability, True))
@@ -66,13 +49,13 @@ def next_tokens(
                 "x": shares,
                 "y": list(range(len(rows))),
                 "marker": {
-                    "color": [colours["came" if row[2] else "bar"] for row in rows],
+                    "color": [_CAME if row[2] else _BAR for row in rows],
                     "cornerradius": 2,
                 },
                 "text": [percent(p).replace("<", "‹") for p in shares],
                 "textposition": "outside",
                 "cliponaxis": False,
-                "textfont": {"color": colours["quiet"], "size": 12},
+                "textfont": {"size": 12},
                 "hoverinfo": "skip",
                 "width": 0.62,
             }
@@ -85,7 +68,7 @@ def next_tokens(
                 "autorange": "reversed",
                 "tickvals": list(range(len(rows))),
                 "ticktext": names,
-                "tickfont": {"color": colours["ink"], "size": 12.5, "family": "monospace"},
+                "tickfont": {"size": 12.5, "family": "monospace"},
                 "automargin": True,
                 "fixedrange": True,
                 "showgrid": False,
@@ -97,11 +80,8 @@ def next_tokens(
     }
 
 
-def fidelity_line(
-    positions: Sequence[int], fve: Sequence[float], *, locked: int | None, theme: Theme
-) -> Figure:
+def fidelity_line(positions: Sequence[int], fve: Sequence[float], *, locked: int | None) -> Figure:
     """FVE over position, the zero line, and a mark at the locked token."""
-    colours = _COLOURS[theme]
     low = min(-0.1, *fve) if fve else -0.1
     mark = [(p, value) for p, value in zip(positions, fve, strict=True) if p == locked]
     return {
@@ -111,7 +91,7 @@ def fidelity_line(
                 "mode": "lines",
                 "x": list(positions),
                 "y": [round(value, 4) for value in fve],
-                "line": {"color": colours["line"], "width": 1.4},
+                "line": {"color": _LINE, "width": 1.4},
                 "connectgaps": False,
                 "hovertemplate": "token %{x}: FVE %{y:.2f}<extra></extra>",
             },
@@ -120,7 +100,7 @@ def fidelity_line(
                 "mode": "markers",
                 "x": [p for p, _ in mark],
                 "y": [value for _, value in mark],
-                "marker": {"color": colours["came"], "size": 9},
+                "marker": {"color": _CAME, "size": 9},
                 "hoverinfo": "skip",
             },
         ],
@@ -131,17 +111,16 @@ def fidelity_line(
                 "showgrid": False,
                 "zeroline": False,
                 "fixedrange": True,
-                "tickfont": {"color": colours["quiet"], "size": 11},
+                "tickfont": {"size": 11},
             },
             "yaxis": {
                 "range": [max(low, -2.0) - 0.05, 1.06],
                 "tickvals": [0, 0.5, 1],
-                "gridcolor": colours["grid"],
                 "zeroline": True,
-                "zerolinecolor": colours["quiet"],
+                "zerolinecolor": _BAR,
                 "zerolinewidth": 1,
                 "fixedrange": True,
-                "tickfont": {"color": colours["quiet"], "size": 11},
+                "tickfont": {"size": 11},
             },
             "hovermode": "x",
             **_bare(),

@@ -18,7 +18,6 @@ from nla_core.schema import FLAG_TEXT, Finish, Flag, Role
 from nla_core.ui import charts
 from nla_core.ui.copy_link import copy_link
 from nla_core.ui.html import Piece, draw, fill, join
-from nla_core.ui.palette import Theme
 from nla_core.ui.token_strip import FLAG_NAME
 from nla_core.ui.transcript_view import ReadingFacts, TokenFacts, TranscriptView
 
@@ -58,12 +57,12 @@ def heading(view: TranscriptView) -> None:
     )
 
 
-def fidelity_along(view: TranscriptView, locked: int | None, theme: Theme) -> None:
+def fidelity_along(view: TranscriptView, locked: int | None) -> None:
     """FVE over the whole transcript: where it can be read well, and where the reader stands."""
     with st.container(key="along", gap=None):
         draw('<p class="nla-label">Fidelity (FVE) along the transcript</p>')
         st.plotly_chart(
-            charts.fidelity_line(*view.fidelity_line(), locked=locked, theme=theme),
+            charts.fidelity_line(*view.fidelity_line(), locked=locked),
             key="fidelity_line",
             config=charts.CONFIG,
             alt="Fidelity (FVE) of each reading along the transcript",
@@ -94,7 +93,6 @@ def token_panel(
     pair: Mapping[str, Any],
     markup: bool,
     link: str,
-    theme: Theme,
     on_step: Callable[[int, int], None],
 ) -> None:
     """All that is known about one token. ``on_step(position, sample)`` asks for another one."""
@@ -110,7 +108,7 @@ def token_panel(
     else:
         _explanation(reading)
     _numbers(token, reading, pair)
-    _expected_next(view, token, theme)
+    _expected_next(view, token)
     copy_link(link)
 
 
@@ -244,7 +242,7 @@ def numbers_help(reading: ReadingFacts | None, rawvar: float | None) -> str:
     )
 
 
-def _expected_next(view: TranscriptView, token: TokenFacts, theme: Theme) -> None:
+def _expected_next(view: TranscriptView, token: TokenFacts) -> None:
     if not token.top_tokens:
         return
     after = view.tokens[token.position + 1] if token.position + 1 < len(view.tokens) else None
@@ -258,7 +256,6 @@ def _expected_next(view: TranscriptView, token: TokenFacts, theme: Theme) -> Non
             token.top_probs,
             came=None if after is None else after.text,
             came_probability=None if after is None else charts.probability(after.surprisal),
-            theme=theme,
         ),
         key="expected_next",
         config={**charts.CONFIG, "staticPlot": True},

@@ -22,7 +22,6 @@ from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE, current_version
 from nla_core.ui.html import draw
-from nla_core.ui.palette import Theme
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 ICON: Final = Path(__file__).with_name("icon.svg")
@@ -115,11 +114,6 @@ def read_link() -> refs.Parsed:
 def go(change: Callable[[refs.ViewState], refs.ViewState]) -> None:
     """Put a changed view into the address bar. For callbacks: the run that follows draws it."""
     st.query_params.from_dict(change(read_link().view).params())
-
-
-def theme() -> Theme:
-    """What the browser shows; charts need it in Python, all else follows in CSS."""
-    return "dark" if st.context.theme.type == "dark" else "light"
 
 
 # ---- refusals ------------------------------------------------------------------------------------

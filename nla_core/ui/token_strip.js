@@ -125,8 +125,8 @@ class Strip {
     let turn = null;
     let text = null;
     this.chips.forEach((chip, i) => {
-      const role = data.roles[chip.turn] ?? "";
-      if (turn === null || turn.dataset.turn !== String(chip.turn)) {
+      const role = chip.role;
+      if (turn?.dataset.turn !== String(chip.turn) || turn.dataset.role !== role) {
         turn = el("section", "turn bare");
         turn.dataset.turn = String(chip.turn);
         turn.dataset.role = role;

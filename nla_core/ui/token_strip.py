@@ -56,7 +56,6 @@ def strip_data(view: TranscriptView, *, strip_id: str) -> dict[str, Any]:
     """
     return {
         "id": strip_id,
-        "roles": {str(chip.turn): chip.role for chip in view.chips},
         "chips": [_chip(view, chip) for chip in view.chips],
         "flags": {str(flag): name for flag, name in FLAG_NAME.items()},
         "scale": {
@@ -100,6 +99,7 @@ def _chip(view: TranscriptView, chip: Chip) -> dict[str, Any]:
     return {
         "text": chip.text,
         "turn": chip.turn,
+        "role": chip.role,
         "markup": chip.markup,
         "position": chip.position,
         "positions": list(chip.positions),

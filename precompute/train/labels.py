@@ -1,4 +1,4 @@
-"""Labels without any LLM: what a model reading this prefix would be using to predict the next token.
+"""Labels without any LLM: what a model would be using here to predict the next token.
 
 Knows how to word the last token, the words before it, the target's own next-token predictions and
 the topic of what came earlier. Knows nothing of vectors. The decision a reader would question: the
@@ -88,7 +88,7 @@ def next_words(top_tokens: Sequence[str], top_probs: Sequence[float]) -> list[st
 
 def topic_words(pieces: Sequence[Piece], tail: str, idf: Idf) -> list[str]:
     """Words before the tail by TF-IDF, recent ones weighing more."""
-    weights: Counter[str] = Counter()
+    weights: dict[str, float] = {}
     text, ends = "", []
     for piece in pieces:
         text += piece.text if piece.section is Section.CONTENT else "\n"
@@ -100,8 +100,9 @@ def topic_words(pieces: Sequence[Piece], tail: str, idf: Idf) -> list[str]:
             index += 1
         word = match.group().lower()
         if word not in in_tail:
-            weights[word] += idf[word] * RECENCY ** (len(pieces) - 1 - index)
-    return [word for word, _ in weights.most_common(TOPIC_WORDS)]
+            recency = RECENCY ** (len(pieces) - 1 - index)
+            weights[word] = weights.get(word, 0.0) + idf[word] * recency
+    return sorted(weights, key=lambda word: -weights[word])[:TOPIC_WORDS]
 
 
 def tidy(text: str) -> str:

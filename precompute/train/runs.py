@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 
@@ -66,7 +65,9 @@ def train_role(
         head = identity_head(sidecar.d_model).to(where)
     model = add_lora(model, settings)
     if head is None:
-        task: Any = VerbalizerTask(model, tokenizer, build_slot(sidecar, tokenizer), injection_scale)
+        task: Any = VerbalizerTask(
+            model, tokenizer, build_slot(sidecar, tokenizer), injection_scale
+        )
     else:
         task = ReconstructorTask(model, head, tokenizer, sidecar.ar_template or "")
 

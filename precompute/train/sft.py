@@ -117,7 +117,7 @@ def train(
     """Run (or go on with) a training in ``out``; raises NLAError when the loss is not a number.
 
     ``out/last`` always holds the last whole checkpoint, ``out/log.jsonl`` one line a validation.
-    The order of examples depends on the seed and step alone, so a resumed run sees the same batches.
+    The order of examples depends on seed and step alone: a resumed run sees the same batches.
     """
     out.mkdir(parents=True, exist_ok=True)
     weights = MasterWeights(task.parameters, settings.lr)

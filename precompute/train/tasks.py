@@ -54,7 +54,7 @@ class VerbalizerTask:
 
     def loss(self, hidden: Tensor, labels: Sequence[str]) -> Tensor:
         parts = parts_of(self.model)
-        device = parts.embed.weight.device
+        device = parts.device
         # Every row carries the same tags: a few rows a batch are enough to learn them from.
         written = [
             self._written(label, whole=row < ROWS_WITH_TAGS) for row, label in enumerate(labels)
@@ -70,7 +70,7 @@ class VerbalizerTask:
         cache.batch_repeat_interleave(len(written))
         suffix = torch.tensor(self.slot.suffix_ids, device=device).expand(len(written), -1)
         vector = scale_for_injection(hidden.to(device), self.injection_scale)[:, None]
-        vector = vector.to(parts.embed.weight.dtype)
+        vector = vector.to(parts.dtype)
         before = targets[:, :-1].clamp(min=0)
         inputs = torch.cat([vector, parts.embed(suffix), parts.embed(before)], dim=1)
         states = parts.decoder(
@@ -83,7 +83,7 @@ class VerbalizerTask:
         return cross_entropy(parts.head(predicting).float(), targets[learned])
 
     def validate(self, hidden: Tensor, labels: Sequence[str]) -> dict[str, float]:
-        """``real``, ``shuffled`` cross-entropy and their ``gap``: the sign that vectors are read."""
+        """``real`` and ``shuffled`` cross-entropy; their ``gap`` shows that vectors are read."""
         real = float(self.loss(hidden, labels))
         shuffled = float(self.loss(hidden.roll(len(labels) // 2, 0), labels))
         return {"real": real, "shuffled": shuffled, "gap": shuffled - real}

@@ -9,14 +9,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from playwright.sync_api import expect
 
 from nla_core.refs import TokenRef, ViewState
 from nla_core.store.dataset import Dataset
 from scripts.screenshots import serving
 from tests.helpers import transcript_id_of
-
-sync_api = pytest.importorskip("playwright.sync_api")
-expect = sync_api.expect
 
 FACTS = transcript_id_of("facts-001")
 LANGUAGE = transcript_id_of("language-001")

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 import pytest
 
 from nla_core.ui import charts
+from nla_core.ui.palette import contrast
 from nla_core.ui.panels import ordinal, signed
 
 TOKENS = [" the", "\n", "<b>", "&amp;", "$x$"]
@@ -15,7 +16,7 @@ PROBABILITIES = [0.5, 0.2, 0.1, 0.01, 0.00001]
 
 
 def figure(**changes: object) -> charts.Figure:
-    settings = {"came": " the", "came_probability": 0.5, "theme": "light"} | changes
+    settings = {"came": " the", "came_probability": 0.5} | changes
     return charts.next_tokens(TOKENS, PROBABILITIES, **settings)  # type: ignore[arg-type]
 
 
@@ -44,18 +45,30 @@ def test_labels_hold_nothing_that_plotly_takes_for_markup() -> None:
 
 
 def test_the_line_marks_the_locked_token_and_keeps_zero_in_sight() -> None:
-    made = charts.fidelity_line([3, 5, 9], [0.1, 0.4, 0.2], locked=5, theme="dark")
+    made = charts.fidelity_line([3, 5, 9], [0.1, 0.4, 0.2], locked=5)
     assert made["data"][1]["x"] == [5]
     low, high = made["layout"]["yaxis"]["range"]
     assert low < 0 < high
-    assert charts.fidelity_line([3], [0.1], locked=4, theme="dark")["data"][1]["x"] == []
+    assert charts.fidelity_line([3], [0.1], locked=4)["data"][1]["x"] == []
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_plotly_accepts_both_figures(theme: str) -> None:
-    go.Figure(figure(theme=theme))
-    go.Figure(charts.fidelity_line([0, 1], [-3.0, 1.0], locked=None, theme=theme))  # type: ignore[arg-type]
-    go.Figure(charts.fidelity_line([], [], locked=None, theme=theme))  # type: ignore[arg-type]
+def test_plotly_accepts_both_figures() -> None:
+    go.Figure(figure())
+    go.Figure(charts.fidelity_line([0, 1], [-3.0, 1.0], locked=None))
+    go.Figure(charts.fidelity_line([], [], locked=None))
+
+
+def test_text_and_grid_follow_the_theme_of_the_page() -> None:
+    """A change of theme runs nothing in Python, so no colour of text may be baked in."""
+    for made in (figure(), charts.fidelity_line([0, 1], [0.1, 0.2], locked=0)):
+        for axis in ("xaxis", "yaxis"):
+            settings = made["layout"][axis]
+            assert "color" not in settings.get("tickfont", {})
+            assert "gridcolor" not in settings
+        assert "color" not in made["data"][0].get("textfont", {})
+    for colour in (charts._BAR, charts._CAME, charts._LINE):
+        assert contrast(colour, "#ffffff") > 2.5
+        assert contrast(colour, "#0f1319") > 3
 
 
 def test_no_character_is_invisible_in_a_label() -> None:

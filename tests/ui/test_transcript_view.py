@@ -123,7 +123,10 @@ def test_the_strip_gets_numbers_and_plain_texts(
     view = view_of("markup-001")
     data = strip_data(view, strip_id="v/1")
     assert len(data["chips"]) == len(view.chips)
-    assert data["roles"] == {"0": "user", "1": "assistant"}
+    assert {(chip["turn"], chip["role"]) for chip in data["chips"]} == {
+        (0, "user"),
+        (1, "assistant"),
+    }
     texts = "".join(chip["text"] for chip in data["chips"])
     assert "<script>alert(1)</script>" in texts  # unescaped: the browser sets it as text
     unread = [chip for chip in data["chips"] if chip["fve"] is None]

@@ -1,0 +1,137 @@
+"""``train STEP``: data, ar, av, assemble: the four steps from a text corpus to a pair.
+
+Knows the arguments of each step and their defaults, which are those of the shipped pair. Knows
+nothing else. The decision a reader would question: four commands instead of one, because each is
+resumable by itself and the two runs can share a machine side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from nla_core.errors import EXIT_OK
+from nla_core.nla.checkpoints import DEFAULT_TARGET
+from precompute.output import write_result
+
+HELP = (
+    "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any LLM "
+    "API; `ar` and `av` train the halves by LoRA and resume when repeated; `assemble` writes the "
+    "pair. Record its test set next (`testset`), then measure it (`eval`)."
+)
+EXAMPLE = (
+    "python -m precompute train data --corpus train.jsonl --out runs/data\n"
+    "  python -m precompute train ar --data runs/data --out runs/ar\n"
+    "  python -m precompute train av --data runs/data --out runs/av\n"
+    "  python -m precompute train assemble --ar runs/ar --av runs/av --out data/nla/my-pair"
+)
+DEFAULTS = {
+    "ar": {"steps": 340, "lr": 3e-4, "batch": 32},
+    "av": {"steps": 660, "lr": 2e-3, "batch": 16},
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
+    data = steps.add_parser("data", help="cut windows, trace the target, write labels")
+    data.add_argument("--corpus", type=Path, required=True, help=".jsonl or .jsonl.xz")
+    data.add_argument("--out", type=Path, required=True)
+    data.add_argument("--ar-windows", type=int, default=1100)
+    data.add_argument("--av-windows", type=int, default=2600)
+    data.add_argument("--val-windows", type=int, default=60)
+    data.add_argument("--max-tokens", type=int, default=112)
+    data.add_argument("--per-window", type=int, default=10)
+    data.add_argument("--seed", type=int, default=0)
+    for role in ("ar", "av"):
+        run = steps.add_parser(role, help=f"train the {role.upper()}, or go on with it")
+        run.add_argument("--data", type=Path, required=True, help="folder of `train data`")
+        run.add_argument("--out", type=Path, required=True)
+        run.add_argument("--steps", type=int, default=DEFAULTS[role]["steps"])
+        run.add_argument("--lr", type=float, default=DEFAULTS[role]["lr"])
+        run.add_argument("--batch-size", type=int, default=DEFAULTS[role]["batch"])
+        run.add_argument("--rank", type=int, default=32)
+        run.add_argument("--injection-scale", type=float, default=1000.0)
+        run.add_argument("--marker", default="<empty_output>", help="a rare single token")
+        run.add_argument("--validate-every", type=int, default=100)
+        run.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after")
+        run.add_argument("--seed", type=int, default=0)
+        _add_model(run)
+    _add_model(data)
+    both = steps.add_parser("assemble", help="write the pair's folder from two runs")
+    both.add_argument("--ar", type=Path, required=True)
+    both.add_argument("--av", type=Path, required=True)
+    both.add_argument("--out", type=Path, required=True)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", default=DEFAULT_TARGET, help="the model to be explained")
+    parser.add_argument("--layer", type=int, default=20, help="K: the block whose output is read")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dtype", default="auto")
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.step == "data":
+        counts = _data(args)
+        write_result(args, {"counts": counts})
+    elif args.step == "assemble":
+        from precompute.train.assemble import assemble
+
+        assemble(args.av, args.ar, args.out)
+        print(
+            f"Wrote {args.out}. Next: python -m precompute testset --nla {args.out} --corpus FILE"
+        )
+        write_result(args, {"out": str(args.out)})
+    else:
+        _train(args)
+        write_result(args, {"out": str(args.out)})
+    return EXIT_OK
+
+
+def _data(args: argparse.Namespace) -> dict[str, int]:
+    from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
+    from nla_core.nla.devices import pick_device, pick_dtype
+    from nla_core.nla.target import Target
+    from precompute.train.data import DataSettings, prepare
+
+    base = resolve(args.target)
+    device = pick_device(args.device)
+    model = load_causal_lm(base.folder, dtype=pick_dtype(device, args.dtype), device=device)
+    settings = DataSettings(
+        ar_windows=args.ar_windows,
+        av_windows=args.av_windows,
+        val_windows=args.val_windows,
+        max_tokens=args.max_tokens,
+        per_window=args.per_window,
+        seed=args.seed,
+    )
+    target = Target(model, load_tokenizer(base.folder), args.layer)
+    return prepare(args.corpus, target, args.out, settings)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from precompute.train.runs import train_role
+    from precompute.train.sft import SftSettings
+
+    train_role(
+        args.step,
+        base_spec=args.target,
+        layer=args.layer,
+        data=args.data,
+        out=args.out,
+        settings=SftSettings(
+            steps=args.steps,
+            lr=args.lr,
+            batch_size=args.batch_size,
+            rank=args.rank,
+            alpha=2 * args.rank,
+            validate_every=args.validate_every,
+            seed=args.seed,
+        ),
+        injection_scale=args.injection_scale,
+        marker=args.marker,
+        device=args.device,
+        dtype=args.dtype,
+        minutes=args.minutes,
+    )
