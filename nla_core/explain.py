@@ -196,7 +196,6 @@ class Explainer:
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
             vectors = torch.stack([transcripts[i].hidden[p] for i, p, _ in part])
-            finished: list[Verbalization] = []
             texts = self.loaded.verbalizer.verbalize(
                 vectors,
                 seeds=seeds[start : start + batch_size],
@@ -205,17 +204,9 @@ class Explainer:
                 batch_size=batch_size,
                 cancelled=cancelled,
             )
-            for text in texts:
-                finished.append(text)
-                if len(finished) < max(1, batch_size // 4):
-                    continue
-                yield from self._score(transcripts, part, vectors, seeds[start:], finished)
-                done += len(finished)
-                on_progress(done, len(wanted))
-                finished = []
-            if finished:
-                yield from self._score(transcripts, part, vectors, seeds[start:], finished)
-                done += len(finished)
+            for group in _groups(texts, max(1, batch_size // 4)):
+                yield from self._score(transcripts, part, vectors, seeds[start:], group)
+                done += len(group)
                 on_progress(done, len(wanted))
             if cancelled() and done < len(wanted):
                 raise Cancelled
@@ -319,6 +310,21 @@ class Explainer:
             n_answer_tokens=len(answer.ids),
             answer_finish=answer.finish if answer.ids else "none",
         )
+
+
+def _groups(texts: Iterator[Verbalization], size: int) -> Iterator[list[Verbalization]]:
+    """Texts in groups worth one pass of the AR; what was whole before a cancel still comes out."""
+    group: list[Verbalization] = []
+    try:
+        for text in texts:
+            group.append(text)
+            if len(group) == size:
+                yield group
+                group = []
+    except Cancelled:
+        pass  # the caller asks `cancelled` itself, after the group below is scored
+    if group:
+        yield group
 
 
 def short_hash(value: object) -> str:

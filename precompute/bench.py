@@ -105,8 +105,9 @@ def main(args: argparse.Namespace) -> int:
     print(
         f"{result['vectors']} vectors: batched {result['batched_cpu_s']:.1f} s of CPU "
         f"({result['batched_wall_s']:.1f} s), one generate a vector "
-        f"{result['generate_cpu_s']:.1f} s ({result['generate_wall_s']:.1f} s); CPU ratio {result['cpu_ratio']:.1f}, "
-        f"wall ratio {result['wall_ratio']:.1f}; {result['same_texts']} texts identical"
+        f"{result['generate_cpu_s']:.1f} s ({result['generate_wall_s']:.1f} s)\n"
+        f"CPU ratio {result['cpu_ratio']:.1f}, wall ratio {result['wall_ratio']:.1f}; "
+        f"{result['same_texts']} of {result['vectors']} texts identical"
     )
     write_result(args, result)
     return EXIT_OK

@@ -38,7 +38,7 @@ CHECKED_SEQUENCES = 8
 def evaluate(
     loaded: LoadedPair, tests: TestSet, texts: Sequence[Verbalization]
 ) -> dict[str, float | int | str]:
-    """All figures of ``texts`` (one a test vector, in order); see docs/metrics in the README."""
+    """All figures of ``texts`` (one a test vector, in order); rebuilt vectors against true ones."""
     true, reference = tests.hidden, loaded.pair.reference
     rebuilt = loaded.reconstructor.reconstruct([t.text for t in texts])
     gold = loaded.reconstructor.reconstruct(tests.rows["label"].tolist())

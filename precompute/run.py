@@ -78,6 +78,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)"
     )
     parser.add_argument(
+        "--rank", type=int, default=0, metavar="R", help="which of several workers this one is"
+    )
+    parser.add_argument(
+        "--world-size",
+        type=int,
+        default=1,
+        metavar="W",
+        help="workers that run this command on the same --out at the same time (default: 1)",
+    )
+    parser.add_argument(
         "--no-publish", action="store_true", help="compute the shards only; `publish` does the rest"
     )
 
@@ -115,7 +125,8 @@ def main(args: argparse.Namespace) -> int:
         )
 
     embedder = None if args.no_publish else MiniLM()
-    result = execute(plan, args.out, make_explainer, embedder=embedder)
+    engine = LocalEngine(args.rank, args.world_size)
+    result = execute(plan, args.out, make_explainer, embedder=embedder, engine=engine)
     write_result(args, result)
     return EXIT_OK
 

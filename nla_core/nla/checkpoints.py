@@ -76,7 +76,7 @@ def resolve(spec: str, progress: Progress = lambda _: None) -> Resolved:
             if not (folder / "config.json").is_file():
                 _convert_gguf(path, folder, progress)
         return Resolved(spec, folder, digest)
-    if path.is_dir():
+    if spec and path.is_dir():
         _check_folder(path)
         return Resolved(spec, path, None)
     if re.fullmatch(r"[\w.-]+/[\w.-]+", spec) and not path.exists():

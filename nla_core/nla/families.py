@@ -17,7 +17,7 @@ from operator import attrgetter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nla_core.errors import NLAError
 
@@ -78,6 +78,16 @@ class Parts:
     @property
     def dtype(self) -> torch.dtype:
         return self.embed.weight.dtype
+
+    def logits(self, states: Tensor) -> Tensor:
+        """``[n, vocab]`` next-token logits of final states ``[n, d_model]``, soft cap included.
+
+        Two dimensions and contiguous rows on purpose: a slice of a batch in three dimensions makes
+        torch copy the whole head once a row, which on a CPU costs more than all blocks together.
+        """
+        logits = self.head(states.contiguous())
+        cap = getattr(self.config, "final_logit_softcapping", None)
+        return torch.tanh(logits / cap) * cap if cap else logits
 
     @property
     def context(self) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nla_core.errors import NLAError
+from nla_core.nla.attention import use_grouped_attention
 from nla_core.nla.decoding import decode
 from nla_core.nla.families import parts_of
 
@@ -41,6 +42,7 @@ class Target:
 
     def __init__(self, model: Any, tokenizer: Any, layer: int) -> None:
         self.model, self.tokenizer, self.layer = model, tokenizer, layer
+        use_grouped_attention(model)
         self.parts = parts_of(model)
         if not 0 <= layer < len(self.parts.layers):
             raise NLAError(
@@ -107,7 +109,7 @@ class Target:
         for row, i in enumerate(batch):
             length = len(sequences[i])
             # One row at a time: [T, vocab] in float32 is the largest tensor here.
-            logits = self.parts.head(last[row, :length]).float()
+            logits = self.parts.logits(last[row, :length]).float()
             logprobs = torch.log_softmax(logits, -1)
             top = logprobs.topk(min(top_k, logits.shape[-1]), dim=-1)
             surprisal = torch.full((length,), float("nan"), device=self.device)
@@ -143,18 +145,14 @@ class Target:
             mask[row, width - len(prompt) :] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
         positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        first = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=True,
-            logits_to_keep=1,
+        first = self.parts.decoder(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True
         )
         answers: dict[int, Answer] = {}
         for done in decode(
             self.model,
             first.past_key_values,
-            first.logits[:, -1],
+            self.parts.logits(first.last_hidden_state[:, -1]),
             stop_ids=self.stop_ids,
             max_new_tokens=max_new_tokens,
             temperature=temperature,

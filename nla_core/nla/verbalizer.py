@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from nla_core.nla.attention import use_grouped_attention
 from nla_core.nla.decoding import decode
 from nla_core.nla.families import parts_of
 from nla_core.nla.injection import Slot, build_slot, scale_for_injection
@@ -61,6 +62,7 @@ class LocalVerbalizer:
 
     def __init__(self, model: Any, tokenizer: Any, sidecar: Sidecar) -> None:
         self.model, self.tokenizer, self.sidecar = model, tokenizer, sidecar
+        use_grouped_attention(model)
         self.parts = parts_of(model)
         self.slot: Slot = build_slot(sidecar, tokenizer)
         self.stop_ids = frozenset(
@@ -110,10 +112,10 @@ class LocalVerbalizer:
         after = [*self.slot.suffix_ids, *self.slot.prefill_ids]
         suffix = self.parts.embed(torch.tensor(after, device=device)).expand(len(rows), -1, -1)
         inputs = torch.cat([rows[:, None].to(device, dtype), suffix], dim=1)
-        output = self.model(
-            inputs_embeds=inputs, past_key_values=cache, use_cache=True, logits_to_keep=1
-        )
-        return cache, output.logits[:, -1]
+        states = self.parts.decoder(
+            inputs_embeds=inputs, past_key_values=cache, use_cache=True
+        ).last_hidden_state
+        return cache, self.parts.logits(states[:, -1])
 
     def _prefix_cache(self) -> DynamicCache:
         """A fresh one-row cache of the prompt before the marker."""

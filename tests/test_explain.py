@@ -1,0 +1,135 @@
+"""Explainer on a whole tiny pair: streaming, ids, flags, cancelling, bad input."""
+
+from __future__ import annotations
+
+import pytest
+
+from nla_core.errors import Cancelled, NLAError
+from nla_core.explain import Explainer, Transcript
+from tests.tiny import tiny_pair
+
+PROMPT = [{"role": "user", "content": "the quick 😀 brown fox"}]
+OTHER = [{"role": "system", "content": "rain"}, {"role": "user", "content": "people say"}]
+
+
+@pytest.fixture(scope="module")
+def explainer(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+    return Explainer.load(tiny_pair(tmp_path_factory.mktemp("pair")), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def transcripts(explainer: Explainer) -> list[Transcript]:
+    return _transcribe(explainer, [PROMPT, OTHER])
+
+
+def _transcribe(explainer: Explainer, prompts, max_new_tokens: int = 8) -> list[Transcript]:
+    made = explainer.transcribe(
+        prompts, seeds=[1] * len(prompts), max_new_tokens=max_new_tokens, temperature=0.0
+    )
+    assert all(isinstance(t, Transcript) for t in made)
+    return made  # type: ignore[return-value]
+
+
+def test_transcript_holds_prompt_and_answer(transcripts: list[Transcript]) -> None:
+    first = transcripts[0]
+    assert [m["role"] for m in first.messages] == ["user", "assistant"]
+    assert first.hidden.shape == (len(first.tokens), 32)
+    text = "".join(t.text for t in first.tokens if t.role == "user" and t.section == "content")
+    assert text == PROMPT[0]["content"]
+    assert first.tokens[0].surprisal is None
+    assert all(t.surprisal is not None and t.surprisal >= 0 for t in first.tokens[1:])
+    assert all(0 <= t.norm_pct <= 100 for t in first.tokens)
+    answer = [t for t in first.tokens if t.role == "assistant" and t.section == "content"]
+    assert len(answer) == first.n_answer_tokens
+
+
+def test_ids_are_stable_and_depend_on_the_text(
+    explainer: Explainer, transcripts: list[Transcript]
+) -> None:
+    again = _transcribe(explainer, [OTHER, PROMPT])
+    assert again[1].transcript_id == transcripts[0].transcript_id
+    assert len({t.transcript_id for t in transcripts}) == 2
+
+
+def test_one_reading_a_character(explainer: Explainer, transcripts: list[Transcript]) -> None:
+    positions = explainer.content_positions(transcripts[0])
+    chips = [transcripts[0].tokens[p].chip for p in positions]
+    assert len(chips) == len(set(chips))
+    assert all(transcripts[0].tokens[p].section == "content" for p in positions)
+    smile = next(t for t in transcripts[0].tokens if t.text == "😀")
+    assert smile.position + 3 in positions
+    assert smile.position not in positions
+
+
+def test_readings_do_not_depend_on_batches(
+    explainer: Explainer, transcripts: list[Transcript]
+) -> None:
+    positions = [explainer.content_positions(t)[:6] for t in transcripts]
+
+    def run(batch_size: int) -> dict[tuple[int, int], str]:
+        found = explainer.explain(transcripts, positions, max_new_tokens=10, batch_size=batch_size)
+        return {(i, r.position): r.explanation for i, r in found}
+
+    assert run(64) == run(3)
+    assert len(run(64)) == sum(map(len, positions))
+
+
+def test_scores_and_flags_agree(explainer: Explainer, transcripts: list[Transcript]) -> None:
+    positions = [explainer.content_positions(t) for t in transcripts]
+    for _, reading in explainer.explain(transcripts, positions, max_new_tokens=6):
+        assert reading.mse_nrm == pytest.approx(2 * (1 - reading.cosine), abs=1e-5)
+        expected = 1 - reading.mse_nrm / explainer.pair.rawvar
+        assert reading.fve == pytest.approx(expected, abs=1e-5)
+        assert ("low_fidelity" in reading.flags) == (reading.fve < 0)
+        assert ("early" in reading.flags) == (reading.position < 20)
+        assert ("cut" in reading.flags) == (reading.finish == "cut")
+
+
+def test_samples_differ_in_seed_and_id(explainer: Explainer, transcripts: list[Transcript]) -> None:
+    found = [
+        r
+        for _, r in explainer.explain(
+            transcripts[:1], [[9]], samples=3, temperature=1.0, max_new_tokens=6
+        )
+    ]
+    assert sorted(r.sample for r in found) == [0, 1, 2]
+    assert len({r.seed for r in found}) == 3
+    assert len({explainer.reading_id(transcripts[0].transcript_id, r) for r in found}) == 3
+
+
+def test_cancel_keeps_what_came_and_stops(
+    explainer: Explainer, transcripts: list[Transcript]
+) -> None:
+    positions = [explainer.content_positions(t) for t in transcripts]
+    got: list[int] = []
+    progress: list[tuple[int, int]] = []
+    stream = explainer.explain(
+        transcripts,
+        positions,
+        max_new_tokens=6,
+        batch_size=2,
+        cancelled=lambda: len(got) >= 2,
+        on_progress=lambda done, total: progress.append((done, total)),
+    )
+
+    def consume() -> None:
+        for _, reading in stream:
+            got.append(reading.position)
+
+    with pytest.raises(Cancelled):
+        consume()
+    assert 2 <= len(got) < sum(map(len, positions))
+    assert progress[0] == (0, sum(map(len, positions)))
+
+
+def test_one_bad_prompt_does_not_cost_the_others(explainer: Explainer) -> None:
+    endless = [{"role": "user", "content": "fox " * 400}]
+    made = explainer.transcribe([endless, PROMPT], seeds=[0, 0], max_new_tokens=4, temperature=0.0)
+    assert isinstance(made[0], NLAError)
+    assert "256" in made[0].why
+    assert isinstance(made[1], Transcript)
+
+
+def test_position_out_of_range(explainer: Explainer, transcripts: list[Transcript]) -> None:
+    with pytest.raises(NLAError, match="Position 9999"):
+        list(explainer.explain(transcripts[:1], [[9999]]))
