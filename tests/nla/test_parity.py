@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from transformers import GenerationConfig
@@ -19,14 +17,15 @@ from tests.tiny import D_MODEL, FAMILIES, LAYER, tiny_model, tiny_pair, tiny_tok
 PROMPTS = ["the quick brown fox", "rain", "people say that language models hold more"]
 
 
-@pytest.fixture(params=sorted(FAMILIES))
+@pytest.fixture(scope="module", params=sorted(FAMILIES))
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def loaded(family: str, tmp_path: Path):
-    return load_pair(find_pair(tiny_pair(tmp_path, family)), device="cpu", dtype="float32")
+@pytest.fixture(scope="module")
+def loaded(family: str, tmp_path_factory: pytest.TempPathFactory):
+    folder = tiny_pair(tmp_path_factory.mktemp(family), family)
+    return load_pair(find_pair(folder), device="cpu", dtype="float32")
 
 
 def _generate(model, tokenizer, *, max_new_tokens: int, **inputs) -> list[int]:
@@ -118,7 +117,7 @@ def test_reconstructor_batch_equals_single_and_reads_the_last_token(loaded) -> N
         )
 
 
-def test_reconstructor_is_the_target_cut_after_block_k(family: str, tmp_path: Path) -> None:
+def test_reconstructor_is_the_target_cut_after_block_k(family: str) -> None:
     """Given the target's own weights, the AR's body returns hidden_states[K+1]."""
     from nla_core.nla.families import truncate
 
