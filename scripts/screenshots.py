@@ -60,6 +60,10 @@ def main() -> int:
             )
             page.goto(f"{address}{path}" + (f"?{options.query}" if path == "/" else ""))
             settle(page)
+            if path == "/":  # drawn by the browser after the script of the page has ended
+                page.wait_for_selector('[role="option"]:not(.markup)')
+            page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
+            page.wait_for_timeout(700)
             page.screenshot(path=str(options.out / f"{name}.png"))
             page.close()
             sys.stdout.write(f"{options.out / name}.png\n")
