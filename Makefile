@@ -49,10 +49,10 @@ format: $(DEV_STAMP) ## Apply the formatter and the safe fixes
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# The long texts are left out: they would be a third of all readings and of the hour this takes.
+# The long texts are left out for now: with them a run takes much longer.
 DEMO_PROMPTS := $(filter-out data/prompts/long-text.jsonl,$(sort $(wildcard data/prompts/*.jsonl)))
 
-demo: $(APP_STAMP) ## Recompute data/demo from data/prompts (half an hour on two cores; resumes)
+demo: $(APP_STAMP) ## Recompute data/demo from data/prompts (long on a CPU; resumes when stopped)
 	$(PY) -m precompute run --nla $(PAIR) --corpus $(DEMO_PROMPTS) --out data/demo \
 	  --max-new-tokens 24 --explanation-tokens 48 --batch-size 128
 

@@ -322,7 +322,9 @@ def _groups(texts: Iterator[Verbalization], size: int) -> Iterator[list[Verbaliz
                 yield group
                 group = []
     except Cancelled:
-        pass  # the caller asks `cancelled` itself, after the group below is scored
+        if group:
+            yield group
+        raise
     if group:
         yield group
 

@@ -146,7 +146,6 @@ def test_training_lowers_the_loss_and_the_pair_works(prepared: Path) -> None:
     assert main([*bench, "--explanation-tokens", "8", "--json", str(out)]) == 0
     timed = json.loads(out.read_text())
     assert timed["same_texts"] == timed["vectors"] == 5
-    assert timed["cpu_ratio"] > 0
 
 
 def test_a_split_without_documents_is_refused(prepared: Path, tmp_path: Path) -> None:
