@@ -2,8 +2,8 @@
 
 Knows one shape: a query of length one, as in every decode step. Knows nothing of models. The
 decision a reader would question: torch's fused kernel spends its time on bookkeeping at this shape;
-taking the query heads that share a key head as the rows of one small product gives the same numbers in
-a fraction of the time.
+taking the query heads that share a key head as the rows of one small product gives the same numbers
+in a fraction of the time.
 
 Every other shape, and a soft cap or dropout, goes to transformers' own implementation.
 """
