@@ -34,7 +34,6 @@ from precompute.train.halves import Halves, load_reconstructor, load_verbalizer
 from precompute.train.memory import fitting
 from precompute.train.sampling import Sampling, draw, errors
 
-CHUNK_VECTORS = 64
 RECORD = "expert.json"
 
 
@@ -73,14 +72,14 @@ def expert_iteration(
     examples = Examples.load(data / split)
     total = min(len(examples.rows), limit or len(examples.rows))
     settings = asdict(how) | {"split": split, "pair": halves.fingerprint()}
-    _claim(out, settings)
-    todo = [c for c in _chunks(total) if not _chunk_file(out, c).is_file()]
+    chunks = list(_chunks(total, _claim(out, settings, max(1, batch_size // how.group))))
+    todo = [c for c in chunks if not _chunk_file(out, c).is_file()]
     if todo:
         where = pick_device(device)
         kind = pick_dtype(where, dtype)
         verbalizer = load_verbalizer(halves, device=where, dtype=kind)
         reconstructor = load_reconstructor(halves, device=where, dtype=kind)
-        began = time.monotonic()
+        began, drawn = time.monotonic(), 0
         for done, chunk in enumerate(todo, 1):
             table, batch_size = fitting(
                 lambda size, chunk=chunk: _sample(
@@ -90,16 +89,15 @@ def expert_iteration(
             )
             _write_table(table, _chunk_file(out, chunk))
             spent = time.monotonic() - began
-            rate = done * CHUNK_VECTORS * how.group / spent
+            drawn += len(table)
             left = duration(spent / done * (len(todo) - done))
             _say(
-                f"{min(chunk.stop, total)}/{total} vectors, {rate:.1f} samples/s, "
+                f"{min(chunk.stop, total)}/{total} vectors, {drawn / spent:.1f} samples/s, "
                 f"mean mse_nrm {table['mse_nrm'].mean():.3f}, {left} left"
             )
             if spent > minutes * 60:
                 break
-    samples_so_far = _read(out, total)
-    return _assemble(examples, samples_so_far, data, out, settings, choice)
+    return _assemble(examples, _read(out, chunks), data, out, choice)
 
 
 def _sample(
@@ -140,7 +138,6 @@ def _assemble(
     samples: pd.DataFrame,
     data: Path,
     out: Path,
-    settings: dict[str, Any],
     choice: Choice,
 ) -> dict[str, Any]:
     denominator = rawvar(examples.hidden)
@@ -168,7 +165,8 @@ def _assemble(
         "kept_av": len(best),
         "kept_ar": len(distinct) if choice.keep == "all" else len(best),
     }
-    write_json(out / RECORD, {"settings": settings, "choice": asdict(choice), "figures": figures})
+    record = json.loads((out / RECORD).read_text())
+    write_json(out / RECORD, record | {"choice": asdict(choice), "figures": figures})
     return figures
 
 
@@ -183,17 +181,17 @@ def _labelled(examples: Examples, chosen: pd.DataFrame) -> Examples:
     return Examples(rows, examples.hidden[places])
 
 
-def _chunks(total: int) -> Iterator[range]:
-    for start in range(0, total, CHUNK_VECTORS):
-        yield range(start, min(start + CHUNK_VECTORS, total))
+def _chunks(total: int, size: int) -> Iterator[range]:
+    for start in range(0, total, size):
+        yield range(start, min(start + size, total))
 
 
 def _chunk_file(out: Path, chunk: range) -> Path:
     return out / "chunks" / f"{chunk.start:07d}-{chunk.stop:07d}.parquet"
 
 
-def _read(out: Path, total: int) -> pd.DataFrame:
-    found = [_chunk_file(out, chunk) for chunk in _chunks(total)]
+def _read(out: Path, chunks: list[range]) -> pd.DataFrame:
+    found = [_chunk_file(out, chunk) for chunk in chunks]
     return pd.concat([pd.read_parquet(f) for f in found if f.is_file()], ignore_index=True)
 
 
@@ -204,21 +202,22 @@ def _write_table(table: pd.DataFrame, path: Path) -> None:
     staging.replace(path)
 
 
-def _claim(out: Path, settings: dict[str, Any]) -> None:
-    """Make ``out`` this run's folder, or see that it already is."""
+def _claim(out: Path, settings: dict[str, Any], chunk: int) -> int:
+    """Make ``out`` this run's folder, or see that it already is; vectors a chunk, as first set."""
     (out / "chunks").mkdir(parents=True, exist_ok=True)
     record = out / RECORD
     if not record.is_file():
-        write_json(record, {"settings": settings})
-        return
-    found = json.loads(record.read_text())["settings"]
-    if found != settings:
-        differ = sorted(k for k in settings if found.get(k) != settings[k])
+        write_json(record, {"settings": settings, "chunk_vectors": chunk})
+        return chunk
+    found = json.loads(record.read_text())
+    differ = sorted(k for k in settings if found["settings"].get(k) != settings[k])
+    if differ:
         raise NLAError(
             f"{out} holds samples of another run",
-            why=f"It differs in {', '.join(differ)}: {[found.get(k) for k in differ]}",
+            why=f"It differs in {', '.join(differ)}: {[found['settings'].get(k) for k in differ]}",
             fix="Use the same settings and pair, or another --out",
         )
+    return int(found["chunk_vectors"])
 
 
 def _say(line: str) -> None:
