@@ -197,17 +197,17 @@ def load_pair(
         )
     progress("Loading the verbalizer")
     verbalizer = LocalVerbalizer(
-        _half_model(pair.av_dir, base.folder, kind, where, None), tokenizer, pair.av
+        load_half(pair.av_dir, base.folder, kind, where, None), tokenizer, pair.av
     )
     progress("Loading the reconstructor")
-    ar_model = _half_model(pair.ar_dir, base.folder, kind, where, pair.layer + 1)
+    ar_model = load_half(pair.ar_dir, base.folder, kind, where, pair.layer + 1)
     head = load_head(pair.ar_dir / HEAD_FILE, pair.d_model).to(where).requires_grad_(False)
     return LoadedPair(
         pair, target, verbalizer, Reconstructor(ar_model, head, tokenizer, pair.ar), tokenizer
     )
 
 
-def _half_model(
+def load_half(
     folder: Path, base: Path, dtype: torch.dtype, device: torch.device, n_layers: int | None
 ) -> Any:
     """One half's model: full weights, or a LoRA on the base (cut to ``n_layers`` first)."""

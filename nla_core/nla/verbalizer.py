@@ -29,12 +29,17 @@ TAIL_TOKENS = 12  # enough tokens to hold a close tag in any tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Verbalization:
-    """One explanation. ``row`` is its vector's index; ``cut`` texts are kept and flagged."""
+    """One explanation. ``row`` is its vector's index; ``cut`` texts are kept and flagged.
+
+    ``token_ids`` are the tokens as they were drawn, without prompt, prefill and stop token: what
+    training on samples needs, since text does not lead back to them.
+    """
 
     row: int
     text: str
     finish: Finish
     n_tokens: int
+    token_ids: tuple[int, ...] = ()
 
 
 class Verbalizer(Protocol):
@@ -101,7 +106,7 @@ class LocalVerbalizer:
                 )
                 body, closed = strip_tags(text)
                 finish = Finish.CLOSED if closed else Finish.CUT
-                yield Verbalization(start + done.row, body, finish, len(done.ids))
+                yield Verbalization(start + done.row, body, finish, len(done.ids), done.ids)
 
     @torch.inference_mode()
     def _prefill(self, rows: Tensor) -> tuple[DynamicCache, Tensor]:

@@ -1,7 +1,7 @@
-"""``train STEP``: data, ar, av, assemble: the four steps from a text corpus to a pair.
+"""``train STEP``: the steps from a text corpus to a pair; those on samples are in ``cli_rl``.
 
 Knows the arguments of each step and their defaults, which are those of the shipped pair. Knows
-nothing else. The decision a reader would question: four commands instead of one, because each is
+nothing else. The decision a reader would question: several commands instead of one, because each is
 resumable by itself and the two runs can share a machine side by side.
 """
 
@@ -14,11 +14,13 @@ from pathlib import Path
 from nla_core.errors import EXIT_OK
 from nla_core.nla.checkpoints import DEFAULT_TARGET
 from precompute.output import write_result
+from precompute.train import cli_rl
 
 HELP = (
     "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any LLM "
-    "API; `ar` and `av` train the halves by LoRA and resume when repeated; `assemble` writes the "
-    "pair. Record its test set next (`testset`), then measure it (`eval`)."
+    "API; `ar` and `av` train the halves by LoRA and resume when repeated; `expert` samples "
+    "explanations and keeps the best to train on; `assemble` writes the pair. Record its test set "
+    "next (`testset`), then measure it (`eval`)."
 )
 EXAMPLE = (
     "python -m precompute train data --corpus train.jsonl --out runs/data\n"
@@ -39,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--out", type=Path, required=True)
     data.add_argument("--ar-windows", type=int, default=450)
     data.add_argument("--av-windows", type=int, default=1000)
-    data.add_argument("--rl-windows", type=int, default=300)
+    data.add_argument("--rl-windows", type=int, default=300, help="for `expert` and `grpo`")
     data.add_argument("--val-windows", type=int, default=60)
     data.add_argument("--max-tokens", type=int, default=256, help="longest window (256)")
     data.add_argument("--per-window", type=int, default=16, help="positions read of each (16)")
@@ -65,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument("--ar", type=Path, required=True)
     both.add_argument("--av", type=Path, required=True)
     both.add_argument("--out", type=Path, required=True)
+    cli_rl.add_steps(steps)
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +89,8 @@ def main(args: argparse.Namespace) -> int:
             f"Wrote {args.out}. Next: python -m precompute testset --nla {args.out} --corpus FILE"
         )
         write_result(args, {"out": str(args.out)})
+    elif args.step in cli_rl.STEPS:
+        write_result(args, cli_rl.main(args))
     else:
         _train(args)
         write_result(args, {"out": str(args.out)})
