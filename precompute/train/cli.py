@@ -68,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument("--av", type=Path, required=True)
     both.add_argument("--out", type=Path, required=True)
     cli_rl.add_steps(steps)
+    whole = steps.add_parser("all", help="every step of a config, one after another; resumes")
+    whole.add_argument("--config", required=True, help="a name in train/configs, or a YAML file")
+    whole.add_argument("--corpus", nargs="+", required=True, help="training text")
+    whole.add_argument("--prompts", nargs="+", default=[], help="held-out prompt files")
+    whole.add_argument("--out", type=Path, required=True)
+    whole.add_argument("--dry-run", action="store_true", help="print the commands and stop")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -89,12 +95,26 @@ def main(args: argparse.Namespace) -> int:
             f"Wrote {args.out}. Next: python -m precompute testset --nla {args.out} --corpus FILE"
         )
         write_result(args, {"out": str(args.out)})
+    elif args.step == "all":
+        _all(args)
+        write_result(args, {"out": str(args.out)})
     elif args.step in cli_rl.STEPS:
         write_result(args, cli_rl.main(args))
     else:
         _train(args)
         write_result(args, {"out": str(args.out)})
     return EXIT_OK
+
+
+def _all(args: argparse.Namespace) -> None:
+    from precompute.train.pipeline import plan, run_all
+
+    steps = plan(args.config, out=args.out, corpus=args.corpus, prompts=args.prompts)
+    if args.dry_run:
+        for step in steps:
+            print(step.line)
+    else:
+        run_all(steps, args.out)
 
 
 def _data(args: argparse.Namespace) -> dict[str, int]:

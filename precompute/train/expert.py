@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -71,6 +72,8 @@ def expert_iteration(
     """
     examples = Examples.load(data / split)
     total = min(len(examples.rows), limit or len(examples.rows))
+    # Neighbours share a document: any part of the split shall hold as many documents as it can.
+    order = random.Random(how.seed).sample(range(len(examples.rows)), total)
     settings = asdict(how) | {"split": split, "pair": halves.fingerprint()}
     chunks = list(_chunks(total, _claim(out, settings, max(1, batch_size // how.group))))
     todo = [c for c in chunks if not _chunk_file(out, c).is_file()]
@@ -83,7 +86,12 @@ def expert_iteration(
         for done, chunk in enumerate(todo, 1):
             table, batch_size = fitting(
                 lambda size, chunk=chunk: _sample(
-                    verbalizer, reconstructor, examples.hidden, chunk, how, size
+                    verbalizer,
+                    reconstructor,
+                    examples.hidden,
+                    order[chunk.start : chunk.stop],
+                    how,
+                    size,
                 ),
                 batch_size,
             )
@@ -104,7 +112,7 @@ def _sample(
     verbalizer: LocalVerbalizer,
     reconstructor: Reconstructor,
     hidden: Tensor,
-    rows: range,
+    rows: Sequence[int],
     how: Sampling,
     batch_size: int,
 ) -> pd.DataFrame:
