@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from nla_core.errors import NLAError
 from nla_core.explain import Explainer
 from precompute.cli import main
-from precompute.train.corpus import SPLITS, load_documents, split_of
+from precompute.train.corpus import SPLITS, split_of
 from precompute.train.examples import Examples
+from precompute.train.sources import load_documents
 from tests.tiny import MARKER, TEXT, tiny_base
 
 WORDS = TEXT.split()
