@@ -28,8 +28,8 @@ MAX_CORPUS_CHARACTERS = 4 * 1024**3
 """Documents are held in memory, all of them."""
 CHUNK_CHARACTERS = 2000
 """A single text file is cut at blank lines into documents of at least this many characters."""
-WINDOWS_A_DOCUMENT = 16
-"""With fewer documents than a sixteenth of the windows, windows would overlap too much."""
+WINDOWS_A_DOCUMENT = 32
+"""With more windows a document than this on average, they would be much the same text."""
 
 _JSON_LINES = (".jsonl", ".jsonl.xz")
 _SHAPE = 'Each line is one object with "doc_id" and "text"'

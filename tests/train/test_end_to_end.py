@@ -42,7 +42,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _data(root: Path) -> list[str]:
     arguments = ["train", "data", "--corpus", str(root / "text.jsonl"), "--out", str(root / "data")]
-    sizes = ["--ar-windows", "8", "--av-windows", "8", "--val-windows", "4", "--max-tokens", "48"]
+    sizes = ["--ar-windows", "8", "--av-windows", "8", "--val-windows", "4", "--rl-windows", "4"]
+    sizes += ["--max-tokens", "48"]
     return [*arguments, *sizes, *_model(root)]
 
 
@@ -74,7 +75,7 @@ def test_examples_pair_a_label_with_its_vector(prepared: Path) -> None:
     examples = Examples.load(prepared / "data" / "ar")
     assert len(examples.rows) == len(examples.hidden) > 20
     assert examples.hidden.dtype == torch.float16
-    assert examples.rows["label"].str.startswith("At ").all()
+    assert examples.rows["label"].str.contains("Text: ").all()
 
 
 def test_resumed_run_ends_where_an_undisturbed_one_does(prepared: Path) -> None:
