@@ -67,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         run.add_argument("--validate-every", type=int, default=100)
         run.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after")
         run.add_argument("--seed", type=int, default=0)
+        run.add_argument("--split", help=f"name of the examples to train on ({role})")
+        run.add_argument("--init-from", type=Path, help="adapter folder to start from")
         _add_model(run)
     _add_model(data)
     both = steps.add_parser("assemble", help="write the pair's folder from two runs")
@@ -158,4 +160,6 @@ def _train(args: argparse.Namespace) -> None:
         device=args.device,
         dtype=args.dtype,
         minutes=args.minutes,
+        split=args.split,
+        init_from=args.init_from,
     )

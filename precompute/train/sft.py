@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from nla_core.errors import NLAError
 from nla_core.nla.families import parts_of
 from precompute.train.examples import Examples
 from precompute.train.tasks import Task
+
+SORTED_BATCHES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,8 @@ def train(
     weights = MasterWeights(task.parameters, settings.lr)
     step = _resume(out, settings, weights)
     began, losses = time.monotonic(), []
-    for batch in _batches(len(data.rows), settings, step):
+    lengths = data.rows["label"].str.len().tolist()
+    for batch in _batches(lengths, settings, step):
         labels = data.rows["label"].iloc[batch.tolist()].tolist()
         loss = task.loss(data.hidden[batch].float(), labels)
         if not torch.isfinite(loss):
@@ -162,20 +166,30 @@ def schedule(step: int, settings: SftSettings) -> float:
     return settings.final_lr_share + (1 - settings.final_lr_share) * cosine
 
 
-def _batches(n: int, settings: SftSettings, done: int) -> Iterator[Tensor]:
-    """Index batches from step ``done`` on; a fresh seeded permutation each epoch."""
-    per_epoch = n // settings.batch_size
+def _batches(lengths: Sequence[int], settings: SftSettings, done: int) -> Iterator[Tensor]:
+    """Index batches from step ``done`` on; a fresh seeded permutation each epoch.
+
+    Labels of similar length share a batch, so that little of it is padding: within stretches of
+    ``SORTED_BATCHES`` batches the permutation is sorted by length, and their order drawn again.
+    """
+    size = settings.batch_size
+    per_epoch = len(lengths) // size
     if per_epoch == 0:
         raise NLAError(
-            f"{n} examples do not fill one batch of {settings.batch_size}",
+            f"{len(lengths)} examples do not fill one batch of {size}",
             why="The training split is too small",
             fix="Prepare more windows, or lower --batch-size",
         )
-    for step in range(done, settings.steps):
-        epoch, place = divmod(step, per_epoch)
-        generator = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
-        order = torch.randperm(n, generator=generator)
-        yield order[place * settings.batch_size : (place + 1) * settings.batch_size]
+    for epoch in range(done // per_epoch, math.ceil(settings.steps / per_epoch)):
+        rng = random.Random(settings.seed * 1000 + epoch)
+        order = rng.sample(range(len(lengths)), per_epoch * size)
+        batches: list[list[int]] = []
+        for start in range(0, len(order), size * SORTED_BATCHES):
+            part = sorted(order[start : start + size * SORTED_BATCHES], key=lengths.__getitem__)
+            batches += [part[i : i + size] for i in range(0, len(part), size)]
+        rng.shuffle(batches)
+        first = max(0, done - epoch * per_epoch)
+        yield from map(torch.tensor, batches[first : settings.steps - epoch * per_epoch])
 
 
 @torch.no_grad()

@@ -1,8 +1,8 @@
 """The teacher without a language model: labels made from the text and the target's predictions.
 
 Knows how to hand a request to labels.py. Knows nothing of the wording. The decision a reader would
-question: it draws field lengths and omissions from the request's own seed, so that a label does not
-depend on which requests came before it.
+question: its configuration names the grammar by a hash of labels.py, so that data half made with one
+wording cannot be finished with another because somebody forgot to raise a number.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from nla_core.nla.checkpoints import sha256_of
+from precompute.train import labels
 from precompute.train.labels import Idf, structured_label
 from precompute.train.teachers.base import STRUCTURED, Label, LabelRequest
 
@@ -27,7 +30,7 @@ class StructuredTeacher:
         return STRUCTURED
 
     def config(self) -> dict[str, Any]:
-        return {"name": self.name}
+        return {"name": self.name, "grammar": sha256_of(Path(labels.__file__))[:16]}
 
     def label(self, requests: Sequence[LabelRequest]) -> list[Label]:
         return [Label(self._text(request), self.name) for request in requests]
