@@ -1,7 +1,7 @@
 """The teacher without a language model: labels made from the text and the target's predictions.
 
 Knows how to hand a request to labels.py. Knows nothing of the wording. The decision a reader would
-question: its configuration names the grammar by a hash of labels.py, so that data half made with one
+question: its configuration names the grammar by a hash of labels.py, so that data half made in one
 wording cannot be finished with another because somebody forgot to raise a number.
 """
 
