@@ -34,6 +34,7 @@ from precompute.corpus import Prompt, read_corpus
 from precompute.output import write_result
 from precompute.train.examples import Examples
 from precompute.train.labels import Idf, structured_label
+from precompute.train.record import require_data
 
 HELP = (
     "Let the target answer the prompts of a corpus and record some positions of each as the test "
@@ -164,6 +165,8 @@ def main(args: argparse.Namespace) -> int:
     """Write ``DIR/testset/`` and ``DIR/reference.safetensors``."""
     sidecar = load_sidecar(pair_halves(args.nla)[0])
     base = resolve(args.target or sidecar.base_model or "")
+    if args.bank:
+        require_data(args.bank, base, sidecar.layer)
     device = pick_device(args.device)
     model = load_causal_lm(base.folder, dtype=pick_dtype(device, args.dtype), device=device)
     target = Target(model, load_tokenizer(base.folder), sidecar.layer)

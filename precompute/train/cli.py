@@ -15,11 +15,14 @@ from nla_core.errors import EXIT_OK
 from nla_core.nla.checkpoints import DEFAULT_TARGET
 from precompute.output import write_result
 from precompute.train import cli_rl
+from precompute.train.teachers.settings import add_arguments as add_teacher
+from precompute.train.teachers.settings import confirm_on_terminal, from_arguments
 
 HELP = (
-    "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any LLM "
-    "API; `ar` and `av` train the halves by LoRA and resume when repeated; `expert` samples "
-    "explanations and keeps the best to train on; `assemble` writes the pair. Record its test set "
+    "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any "
+    "language model unless --teacher names one; `ar` and `av` train the halves by LoRA; `expert` "
+    "samples explanations and keeps the best to train on; all go on where they were stopped when "
+    "repeated; `assemble` writes the pair; `all` runs a whole config. Record its test set "
     "next (`testset`), then measure it (`eval`)."
 )
 EXAMPLE = (
@@ -37,7 +40,13 @@ DEFAULTS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
     data = steps.add_parser("data", help="cut windows, trace the target, write labels")
-    data.add_argument("--corpus", type=Path, required=True, help=".jsonl or .jsonl.xz")
+    data.add_argument(
+        "--corpus",
+        required=True,
+        help=".jsonl(.xz), .txt, .parquet, a folder of them, or a hub's data set OWNER/NAME",
+    )
+    data.add_argument("--text-column", metavar="NAME", help="of a table (found where it is clear)")
+    data.add_argument("--max-documents", type=int, metavar="N", help="read no more than these")
     data.add_argument("--out", type=Path, required=True)
     data.add_argument("--ar-windows", type=int, default=450)
     data.add_argument("--av-windows", type=int, default=1000)
@@ -46,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--max-tokens", type=int, default=256, help="longest window (256)")
     data.add_argument("--per-window", type=int, default=16, help="positions read of each (16)")
     data.add_argument("--seed", type=int, default=0)
+    add_teacher(data)
     for role in ("ar", "av"):
         run = steps.add_parser(role, help=f"train the {role.upper()}, or go on with it")
         run.add_argument("--data", type=Path, required=True, help="folder of `train data`")
@@ -122,10 +132,8 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
     from nla_core.nla.devices import pick_device, pick_dtype
     from nla_core.nla.target import Target
     from precompute.train.data import DataSettings, prepare
+    from precompute.train.sources import Reading, check_splits, load_documents
 
-    base = resolve(args.target)
-    device = pick_device(args.device)
-    model = load_causal_lm(base.folder, dtype=pick_dtype(device, args.dtype), device=device)
     settings = DataSettings(
         ar_windows=args.ar_windows,
         av_windows=args.av_windows,
@@ -135,8 +143,22 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
         per_window=args.per_window,
         seed=args.seed,
     )
-    target = Target(model, load_tokenizer(base.folder), args.layer)
-    return prepare(args.corpus, target, args.out, settings)
+    teacher = from_arguments(args)
+    # What is wrong with the text is told before minutes go into loading models.
+    documents = load_documents(args.corpus, Reading(args.text_column, args.max_documents))
+    check_splits(documents, settings.wanted())
+    base = resolve(args.target)
+    device = pick_device(args.device)
+    model = load_causal_lm(base.folder, dtype=pick_dtype(device, args.dtype), device=device)
+    return prepare(
+        documents,
+        base,
+        Target(model, load_tokenizer(base.folder), args.layer),
+        args.out,
+        settings,
+        teacher=teacher,
+        confirm=lambda forecast: confirm_on_terminal(forecast, yes=args.yes),
+    )
 
 
 def _train(args: argparse.Namespace) -> None:

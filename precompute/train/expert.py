@@ -33,6 +33,7 @@ from precompute.progress import duration
 from precompute.train.examples import Examples
 from precompute.train.halves import Halves, load_reconstructor, load_verbalizer
 from precompute.train.memory import fitting
+from precompute.train.record import RECORD as DATA_RECORD
 from precompute.train.sampling import Sampling, draw, errors
 
 RECORD = "expert.json"
@@ -159,9 +160,8 @@ def _assemble(
     distinct = usable.drop_duplicates(["row", "text"])
     _labelled(examples, best).save(out / "av")
     _labelled(examples, distinct if choice.keep == "all" else best).save(out / "ar")
-    for suffix in (".parquet", ".safetensors"):
-        if (data / f"val{suffix}").is_file():
-            shutil.copyfile(data / f"val{suffix}", out / f"val{suffix}")
+    shutil.copytree(data / "val", out / "val", dirs_exist_ok=True)
+    shutil.copyfile(data / DATA_RECORD, out / DATA_RECORD)
     figures = {
         "vectors": int(samples["row"].nunique()),
         "samples": len(samples),

@@ -1,4 +1,4 @@
-"""A config is a list of this program's own commands; every shipped one can be parsed and planned."""
+"""A config is a list of the program's own commands; every shipped one can be planned."""
 
 from __future__ import annotations
 
