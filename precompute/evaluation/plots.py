@@ -42,7 +42,7 @@ class Bar:
 
 
 def bars(title: str, description: str, rows: Sequence[Bar], mark_name: str = "") -> str:
-    """Horizontal bars from zero, a row each, values on the right; ``mark_name`` says what marks are."""
+    """Horizontal bars from zero, a row each, values at the right; ``mark_name`` tells the marks."""
     left = 24 + _CHARACTER * max(len(_with_note(row)) for row in rows)
     scale = _Scale.of(
         [v for row in rows for v in (row.value, row.mark) if v is not None], left, WIDTH - 66
@@ -74,7 +74,7 @@ def curve(
     at: float | None,
 ) -> str:
     """A curve over k, a dashed line at ``level``, and one down from it at k ``at``."""
-    height, left, right, top, bottom = 300, 56, WIDTH - 40, 46, 256
+    height, left, right, top, bottom = 300, 56, WIDTH - 56, 46, 256
     ks = sorted(points)
     low, high = _range([*points.values(), level])
 

@@ -110,7 +110,8 @@ def _goals(found: Sequence[Verdict]) -> str:
         if verdict.value is None or verdict.short_by is None:
             rows.append((goal.name, "not measured", bar, "unknown"))
         else:
-            short = f"no, short by {show(verdict.short_by)}" if verdict.short_by else "yes"
+            by = f"{100 * verdict.short_by:.1f} points" if goal.share else _f(verdict.short_by)
+            short = f"no, short by {by}" if verdict.short_by else "yes"
             rows.append((goal.name, show(verdict.value), bar, short))
     missed = [v for v in found if v.short_by]
     unknown = sum(v.value is None for v in found)
