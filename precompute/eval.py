@@ -116,6 +116,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Print the figures and some readings; ``--json`` gets the figures."""
+    for name, least in (("limit", 1), ("best_of", 1), ("explanation_tokens", 1), ("show", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise _refusal(name, value, f"a number of at least {least}")
+    if not args.temperature > 0:
+        raise _refusal("temperature", args.temperature, "a number above 0")
     tests = TestSet.load(args.nla / FOLDER)
     if args.limit:
         tests = tests.head(args.limit)
@@ -142,6 +148,13 @@ def main(args: argparse.Namespace) -> int:
         write_report(figures, args.report)
     write_result(args, figures)
     return EXIT_OK
+
+
+def _refusal(name: str, value: float, expected: str) -> NLAError:
+    flag = f"--{name.replace('_', '-')}"
+    return NLAError(
+        f"{flag} {value} makes no sense", why=f"It must be {expected}", fix=f"Correct {flag}"
+    )
 
 
 def _best_of(

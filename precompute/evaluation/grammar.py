@@ -71,8 +71,10 @@ def only_quotes(text: str) -> str:
 
 def stands_in(quote: str, context: str) -> bool:
     """Whether a quotation stands in the context, forgetting case, spaces and a speaker's name."""
-    wanted = _plain(quote)
-    return bool(wanted) and wanted in _plain(context)
+    if wanted := _plain(quote):
+        return wanted in _plain(context)
+    blank = quote.replace("\\n", "\n").replace("\\t", "\t")  # a quoted line break, or nothing
+    return bool(blank) and blank in context
 
 
 def _quotes(text: str) -> list[tuple[int, int, str]]:

@@ -56,7 +56,8 @@ def quote_found(text: str, context: str) -> bool | None:
 class NextWords:
     """How the words that texts name as next compare with the target's and with what came.
 
-    Each is None where no text could be judged.
+    Tokens that cannot be named, such as a lone space, are left out. None where nothing could be
+    judged.
     """
 
     named: float  # share of texts that name any word
@@ -72,26 +73,24 @@ class NextWords:
         came: Sequence[str | None] | None,
     ) -> NextWords:
         """``top_tokens[i]`` are likeliest first; ``came`` is None where it was not recorded."""
-        named = top_1 = words_total = words_likely = real = real_total = 0
+        named = 0
+        first: list[bool] = []
+        likely: list[bool] = []
+        real: list[bool] = []
         for i, text in enumerate(texts):
             words = next_words(text)
-            if not words:
-                continue
-            likely = [as_word(token) for token in top_tokens[i]]
-            named += 1
-            top_1 += likely[0] in words
-            words_total += len(words)
-            words_likely += sum(word in likely[:5] for word in words)
-            token = came[i] if came is not None else None
-            if token is not None:
-                real_total += 1
-                real += as_word(token) in words
-        return cls(
-            named / max(1, len(texts)),
-            top_1 / named if named else None,
-            words_likely / words_total if words_total else None,
-            real / real_total if real_total else None,
-        )
+            named += bool(words)
+            expected = [as_word(token) for token in top_tokens[i]]
+            token = as_word(came[i] or "") if came is not None else ""
+            if words:
+                likely += [word in expected[:5] for word in words]
+                first += [expected[0] in words] if expected[0] else []
+                real += [token in words] if token else []
+        return cls(named / max(1, len(texts)), *map(_share, (first, likely, real)))
+
+
+def _share(hits: Sequence[bool]) -> float | None:
+    return sum(hits) / len(hits) if hits else None
 
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:

@@ -76,6 +76,8 @@ def test_text_without_quotes() -> None:
         ("said 'go'", True),
         ("the stone old", False),
         ("...", False),
+        ("\\n", True),
+        ("\\n\\n", False),
         ("", False),
     ],
 )

@@ -39,6 +39,8 @@ def test_next_words_against_what_was_expected_and_what_came() -> None:
     assert found.top_5 == pytest.approx(3 / 5)  # a, c, e of five words
     assert found.real == 0.5  # c of (b, c)
     assert NextWords.of(texts, top, None).real is None
+    # A lone space cannot be named, so it cannot be missed.
+    assert NextWords.of(["Next: a."], [[" ", "a"]], [" "]) == NextWords(1.0, None, 1.0, None)
     assert NextWords.of(["none"], [["a"]], ["a"]) == NextWords(0.0, None, None, None)
 
 
