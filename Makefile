@@ -62,7 +62,7 @@ verify: $(APP_STAMP) ## Check every hash, count and join of data/demo
 screenshots: $(DEV_STAMP) ## Take the pictures of the README again (needs Chromium)
 	$(PY) scripts/screenshots.py
 
-numbers: $(APP_STAMP) ## Quote eval.json of the shipped pair in the documents
+numbers: $(APP_STAMP) ## Quote eval.json of the pairs in the documents and reports
 	$(PY) scripts/quote_eval.py
 
 model: $(APP_STAMP) ## Fetch the demo model into the cache (100 MB, once)

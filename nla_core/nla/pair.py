@@ -200,11 +200,25 @@ def load_pair(
         load_half(pair.av_dir, base.folder, kind, where, None), tokenizer, pair.av
     )
     progress("Loading the reconstructor")
-    ar_model = load_half(pair.ar_dir, base.folder, kind, where, pair.layer + 1)
-    head = load_head(pair.ar_dir / HEAD_FILE, pair.d_model).to(where).requires_grad_(False)
-    return LoadedPair(
-        pair, target, verbalizer, Reconstructor(ar_model, head, tokenizer, pair.ar), tokenizer
+    reconstructor = load_reconstructor(
+        pair.ar_dir, pair.ar, base.folder, tokenizer, dtype=kind, device=where
     )
+    return LoadedPair(pair, target, verbalizer, reconstructor, tokenizer)
+
+
+def load_reconstructor(
+    folder: Path,
+    sidecar: Sidecar,
+    base: Path,
+    tokenizer: Any,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Reconstructor:
+    """An AR by itself; ``base`` is the target's folder, needed where the AR is an adapter."""
+    model = load_half(folder, base, dtype, device, sidecar.layer + 1)
+    head = load_head(folder / HEAD_FILE, sidecar.d_model).to(device).requires_grad_(False)
+    return Reconstructor(model, head, tokenizer, sidecar)
 
 
 def load_half(
