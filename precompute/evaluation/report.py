@@ -7,6 +7,7 @@ the repository to the figures, and no number in them can be older than the other
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,8 @@ DEFINITIONS = """\
 
 
 def render(figures: Figures) -> dict[str, str]:
-    """File name -> content of the whole report."""
+    """File name -> content of the whole report; the same however the figures' keys are ordered."""
+    figures = {key: _ordered(value) for key, value in figures.items()}
     pictures = _pictures(figures)
     sections = [
         _head(figures),
@@ -79,6 +81,18 @@ def render(figures: Figures) -> dict[str, str]:
     ]
     text = "\n".join(section.rstrip() + "\n" for section in sections if section)
     return {REPORT: text, **pictures}
+
+
+def _ordered(value: Any) -> Any:
+    """Mappings by the number their keys begin with (``64-127``), then by name."""
+    if not isinstance(value, Mapping):
+        return value
+
+    def place(key: str) -> tuple[int, str]:
+        number = re.match(r"\d+", key)
+        return (int(number[0]) if number else -1, key)
+
+    return {key: _ordered(value[key]) for key in sorted(value, key=place)}
 
 
 def write_report(figures: Figures, folder: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from nla_core.metrics import mse_nrm, scale_to_sqrt_d
+from nla_core.nla.checkpoints import Resolved
 from nla_core.nla.pair import REFERENCE_FILE, Reference, find_pair, load_pair
 from nla_core.nla.reconstructor import HEAD_FILE
 from nla_core.nla.verbalizer import Verbalization
@@ -24,7 +25,8 @@ from precompute.evaluation.measure import evaluate
 from precompute.evaluation.report import render
 from precompute.testset import FOLDER, TestSet
 from precompute.train.examples import Examples
-from tests.tiny import D_MODEL, TEXT, tiny_pair
+from precompute.train.record import finish, target_sha256
+from tests.tiny import D_MODEL, LAYER, TEXT, tiny_pair
 
 WORDS = TEXT.split()
 N_PROMPTS, PER_PROMPT = 8, 3
@@ -50,6 +52,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for split in ("ar", "av"):
         rows = pd.DataFrame({"token_id": [i % 300 for i in range(40)]})
         Examples(rows, torch.randn(40, D_MODEL).half()).save(root / "bank" / split)
+    base = Resolved(str(root / "base"), root / "base", None)
+    finish(root / "bank", {"target": {"sha256": target_sha256(base)}, "layer": LAYER}, {})
     testset = ["testset", "--nla", str(pair), "--corpus", str(root / "prompts.jsonl")]
     testset += ["--bank", str(root / "bank"), "--per-prompt", str(PER_PROMPT)]
     assert main([*testset, "--device", "cpu", "--dtype", "float32"]) == 0
@@ -238,10 +242,10 @@ def test_best_of_keeps_each_vectors_best_and_the_second_judges_it() -> None:
         samples, true, n=2, temperature=1.0, rawvar=1.0, reconstruct=reconstruct, second=second
     )
     between = 2 * (1 - 0.5**0.5)
-    assert found["best_of_fve"] == pytest.approx(1 - (0 + between) / 2)
-    assert found["best_of_single_fve"] == pytest.approx(1 - (2 * between + 0 + 2) / 4)
-    assert found["best_of_second_ar_fve"] == pytest.approx(1 - (2 + 0) / 2)
-    assert found["best_of_single_second_ar_fve"] == pytest.approx(0.0)
+    assert found["best_of_fve"] == pytest.approx(1 - (0 + between) / 2, abs=1e-6)
+    assert found["best_of_single_fve"] == pytest.approx(1 - (2 * between + 0 + 2) / 4, abs=1e-6)
+    assert found["best_of_second_ar_fve"] == pytest.approx(1 - (2 + 0) / 2, abs=1e-6)
+    assert found["best_of_single_second_ar_fve"] == pytest.approx(0.0, abs=1e-6)
     alone = best_of(
         samples, true, n=2, temperature=1.0, rawvar=1.0, reconstruct=reconstruct, second=None
     )
