@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nla_core import metrics
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair
+from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
 from nla_core.nla.verbalizer import Verbalization
 from nla_core.schema import Finish
 from precompute.output import write_result
@@ -137,18 +137,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="only the first N vectors (a quick look)")
     parser.add_argument("--explanation-tokens", type=int, default=80, help="length limit (80)")
     parser.add_argument("--show", type=int, default=20, help="readings to print beside contexts")
+    parser.add_argument("--target", help="the target model, where the sidecar names none")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the figures and some readings; ``--json`` gets the figures."""
-    tests = TestSet.load(args.nla / FOLDER)
+    tests = TestSet.load(pair_home(args.nla) / FOLDER)
     if args.limit:
         keep = slice(0, args.limit)
         floors = {k: v[keep] for k, v in tests.floors.items()}
         tests = TestSet(tests.rows.iloc[keep], tests.hidden[keep], floors, tests.bank_n)
-    pair = find_pair(args.nla)
+    pair = find_pair(args.nla, target=args.target)
     loaded = load_pair(pair, device=args.device, dtype=args.dtype)
     agreement = check_target(loaded, tests)
     texts = verbalize_all(loaded, tests.hidden, max_new_tokens=args.explanation_tokens)
