@@ -110,12 +110,20 @@ def write_card(
         _measured(pair, facts.figures),
     ]
     if facts.own_card:
-        demoted = re.sub(r"^(#+ )", r"#\1", facts.own_card, flags=re.MULTILINE)
         sections.append(
             "## The pair this was exported from\n\nIts own card, word for word; files and paths in "
-            f"it are those of that folder.\n\n{OWN_CARD}\n\n{demoted}"
+            f"it are those of that folder.\n\n{OWN_CARD}\n\n{_demoted(facts.own_card)}"
         )
     return "\n\n".join(sections) + "\n"
+
+
+def _demoted(card: str) -> str:
+    """Its headings one level lower; what stands in code fences is no heading."""
+    lines, fenced = [], False
+    for line in card.splitlines():
+        fenced ^= line.startswith("```")
+        lines.append("#" + line if re.match("#+ ", line) and not fenced else line)
+    return "\n".join(lines)
 
 
 def _front_matter(pair: Pair) -> str:
@@ -146,7 +154,10 @@ def _table(pair: Pair, role: Role, dtype: str) -> str:
 def _prefill_note(pair: Pair, share: float) -> str:
     said = repr(pair.av.av_prefill)
     if share == 1.0:
-        return f"NLA Explorer begins the answer with {said} itself; the AV writes the same there."
+        return (
+            f"NLA Explorer begins the answer with {said} for it; by itself it began so for every "
+            "vector tried at export, so readers that do not begin the answer get the same text."
+        )
     return (
         f"**Begin its answer with {said}.** This AV was trained to go on from there; by itself it "
         f"began so for {share:.0%} of the vectors tried at export. Readers that do not begin the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -239,12 +240,12 @@ def test_the_card_holds_what_was_measured_and_nothing_else(pair: Path, tmp_path:
         assert "No measurement" in (tmp_path / f"bare/pair-{role}/README.md").read_text()
     figures = {"fve": 0.4567, "n": 12, "revision": find_pair(pair).revision}
     (pair / "eval.json").write_text(json.dumps(figures))
-    (pair / "README.md").write_text("# My pair\n\nMade with care.\n")
+    (pair / "README.md").write_text("# My pair\n\nMade with care.\n```\n# no heading\n```\n")
     assert export(pair, tmp_path / "out") == 0
     card = (tmp_path / "out/pair-av/README.md").read_text()
     assert "| FVE of the whole loop (AV text, AR vector) | 0.457 |" in card
     assert "rank" not in card
-    assert "## My pair\n\nMade with care." in card
+    assert "## My pair\n\nMade with care.\n```\n# no heading\n```" in card
     again = tmp_path / "again"
     assert export(tmp_path / "out/pair-av", again) == 0
     text = (again / "pair-av/README.md").read_text()
@@ -305,6 +306,23 @@ def stage_empty(out: Path) -> None:
     with staging.staged(out, names) as temporary:
         for name in names:
             (temporary / name).mkdir()
+
+
+@pytest.mark.parametrize("limit", [500, 20_000, 90_000])
+def test_files_that_cannot_be_finished_leave_nothing(
+    pair: Path, tmp_path: Path, limit: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The operating system stops writing in config.json, the tokenizer or the weights."""
+    out = tmp_path / "out"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        code = export(pair, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2
+    assert "nothing of it was left there" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_too_little_space_is_said_before_anything_is_written(
