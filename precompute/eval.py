@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair
+from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
 from nla_core.nla.reconstructor import Reconstructor
 from nla_core.nla.verbalizer import Verbalization
 from nla_core.store.files import explained
@@ -110,6 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--throughput", type=Path, metavar="FILE", help="throughput.json to show in the report"
     )
+    parser.add_argument("--target", help="the target model, where the sidecar names none")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
 
@@ -122,11 +123,12 @@ def main(args: argparse.Namespace) -> int:
             raise _refusal(name, value, f"a number of at least {least}")
     if not args.temperature > 0:
         raise _refusal("temperature", args.temperature, "a number above 0")
-    tests = TestSet.load(args.nla / FOLDER)
+    tests = TestSet.load(pair_home(args.nla) / FOLDER)
     if args.limit:
         tests = tests.head(args.limit)
     throughput = _read_throughput(args.throughput) if args.throughput else None
-    loaded = load_pair(find_pair(args.nla), device=args.device, dtype=args.dtype)
+    pair = find_pair(args.nla, target=args.target)
+    loaded = load_pair(pair, device=args.device, dtype=args.dtype)
     second = load_second_ar(args.second_ar, loaded) if args.second_ar else None
     agreement = check_target(loaded, tests)
     texts = verbalize_all(loaded, tests.hidden, max_new_tokens=args.explanation_tokens)

@@ -27,7 +27,7 @@ from nla_core.metrics import mse_nrm
 from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.layout import Piece, prompt_ids, with_answer
-from nla_core.nla.pair import REFERENCE_FILE, Reference, pair_halves
+from nla_core.nla.pair import REFERENCE_FILE, Reference, no_target, pair_halves, pair_home
 from nla_core.nla.sidecar import load_sidecar
 from nla_core.nla.target import Answer, Target, Trace
 from nla_core.schema import EARLY_POSITIONS, HIGH_NORM_FACTOR, Section
@@ -204,9 +204,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write ``DIR/testset/`` and ``DIR/reference.safetensors``."""
+    """Write ``testset/`` and ``reference.safetensors`` into the pair's folder (twins: the AV's)."""
+    home = writable_home(args.nla)
     sidecar = load_sidecar(pair_halves(args.nla)[0])
-    base = resolve(args.target or sidecar.base_model or "")
+    spec = args.target or sidecar.base_model
+    if not spec:
+        raise no_target(sidecar)
+    base = resolve(spec)
     if args.bank:
         require_data(args.bank, base, sidecar.layer)
     device = pick_device(args.device)
@@ -215,9 +219,9 @@ def main(args: argparse.Namespace) -> int:
     prompts = list(read_corpus(args.corpus).prompts)
     bank = _load_bank(args.bank) if args.bank else None
     tests = record(prompts, target, per_prompt=args.per_prompt, bank=bank)
-    tests.save(args.nla / FOLDER)
+    tests.save(home / FOLDER)
     reference = Reference.of(tests.hidden)
-    reference.save(args.nla / REFERENCE_FILE)
+    reference.save(home / REFERENCE_FILE)
     print(f"{len(tests.rows)} vectors of {len(prompts)} prompts, rawvar {reference.rawvar:.4f}")
     errors = tests.floors | {f"tail_{k}": values for k, values in tests.tails.items()}
     floors = {k: 1.0 - float(v.mean()) / reference.rawvar for k, v in errors.items()}
@@ -225,6 +229,19 @@ def main(args: argparse.Namespace) -> int:
         print(f"{name:>12}  FVE {value:.3f}")
     write_result(args, {"n": len(tests.rows), "rawvar": reference.rawvar, "floors": floors})
     return EXIT_OK
+
+
+def writable_home(nla: Path) -> Path:
+    """Where the pair keeps its test set; NLAError for a pair that only the hub's cache holds."""
+    home = pair_home(nla)
+    if home != nla and home.parent != nla.parent:
+        raise NLAError(
+            f"{nla} is a pair on the hub, not a folder of yours",
+            why="A test set belongs beside its pair, and the hub's cache is cleared and replaced",
+            fix=f"Fetch both halves (`hf download {nla} --local-dir {nla.name}`, and its -ar twin "
+            f"likewise) and give --nla {nla.name}",
+        )
+    return home
 
 
 def _load_bank(folder: Path) -> Examples:

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,17 +86,15 @@ def expert_iteration(
         reconstructor = load_reconstructor(halves, device=where, dtype=kind)
         began, drawn = time.monotonic(), 0
         for done, chunk in enumerate(todo, 1):
-            table, batch_size = fitting(
-                lambda size, chunk=chunk: _sample(
-                    verbalizer,
-                    reconstructor,
-                    examples.hidden,
-                    order[chunk.start : chunk.stop],
-                    how,
-                    size,
-                ),
-                batch_size,
+            sample = partial(
+                _sample,
+                verbalizer,
+                reconstructor,
+                examples.hidden,
+                order[chunk.start : chunk.stop],
+                how,
             )
+            table, batch_size = fitting(sample, batch_size)
             _write_table(table, _chunk_file(out, chunk))
             spent = time.monotonic() - began
             drawn += len(table)
