@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cli_rl.add_steps(steps)
     whole = steps.add_parser("all", help="every step of a config, one after another; resumes")
     whole.add_argument("--config", required=True, help="a name in train/configs, or a YAML file")
-    whole.add_argument("--corpus", nargs="+", required=True, help="training text")
+    whole.add_argument("--corpus", required=True, help="training text, as for `train data`")
     whole.add_argument("--prompts", nargs="+", default=[], help="held-out prompt files")
     whole.add_argument("--out", type=Path, required=True)
     whole.add_argument("--dry-run", action="store_true", help="print the commands and stop")

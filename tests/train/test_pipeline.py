@@ -19,7 +19,7 @@ def _config(tmp_path: Path, text: str) -> str:
 
 @pytest.mark.parametrize("name", known_configs())
 def test_shipped_configs_hold_valid_commands(name: str, tmp_path: Path) -> None:
-    steps = plan(name, out=tmp_path, corpus=["text.jsonl"], prompts=["p.jsonl", "q.jsonl"])
+    steps = plan(name, out=tmp_path, corpus="text.jsonl", prompts=["p.jsonl", "q.jsonl"])
     assert [s.argv[:2] for s in steps if s.argv[1] == "assemble"]
     for step in steps:
         args = build_parser(step.argv[0]).parse_args(list(step.argv))
@@ -31,14 +31,16 @@ def test_target_and_lists_are_filled_in(tmp_path: Path) -> None:
     name = _config(
         tmp_path,
         "target: here\nlayer: 3\nsteps:\n- data: {corpus: '{corpus}', out: '{out}/data'}\n"
+        "- testset: {nla: '{out}/pair', corpus: '{prompts}'}\n"
         "- eval: {nla: '{out}/pair', drop: false, show: 2, quick: true}\n",
     )
-    first, second = plan(name, out=Path("runs/x"), corpus=["a b.txt", "c.txt"], prompts=[])
+    first, second, third = plan(name, out=Path("runs/x"), corpus="a b.txt", prompts=["p", "q r"])
     assert first.line == (
         "python -m precompute train data --target here --layer 3 "
-        "--corpus 'a b.txt' c.txt --out runs/x/data"
+        "--corpus 'a b.txt' --out runs/x/data"
     )
-    assert second.argv == ("eval", "--nla", "runs/x/pair", "--show", "2", "--quick")
+    assert second.line == "python -m precompute testset --nla runs/x/pair --corpus p 'q r'"
+    assert third.argv == ("eval", "--nla", "runs/x/pair", "--show", "2", "--quick")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +56,7 @@ def test_target_and_lists_are_filled_in(tmp_path: Path) -> None:
 )
 def test_wrong_config_is_refused_by_field(text: str, named: str, tmp_path: Path) -> None:
     with pytest.raises(NLAError, match=r"config") as caught:
-        plan(_config(tmp_path, text), out=tmp_path, corpus=[], prompts=[])
+        plan(_config(tmp_path, text), out=tmp_path, corpus="x", prompts=[])
     assert named in str(caught.value)
 
 
