@@ -49,8 +49,7 @@ format: $(DEV_STAMP) ## Apply the formatter and the safe fixes
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# The long texts are left out for now: with them a run takes much longer.
-DEMO_PROMPTS := $(filter-out data/prompts/long-text.jsonl,$(sort $(wildcard data/prompts/*.jsonl)))
+DEMO_PROMPTS := $(sort $(wildcard data/prompts/*.jsonl))
 
 demo: $(APP_STAMP) ## Recompute data/demo from data/prompts (long on a CPU; resumes when stopped)
 	$(PY) -m precompute run --nla $(PAIR) --corpus $(DEMO_PROMPTS) --out data/demo \
