@@ -39,12 +39,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = steps.add_parser("data", help="cut windows, trace the target, write labels")
     data.add_argument("--corpus", type=Path, required=True, help=".jsonl or .jsonl.xz")
     data.add_argument("--out", type=Path, required=True)
-    data.add_argument("--ar-windows", type=int, default=1100)
-    data.add_argument("--av-windows", type=int, default=2600)
-    data.add_argument("--rl-windows", type=int, default=0, help="for `expert` and `grpo`")
+    data.add_argument("--ar-windows", type=int, default=450)
+    data.add_argument("--av-windows", type=int, default=1000)
+    data.add_argument("--rl-windows", type=int, default=300, help="for `expert` and `grpo`")
     data.add_argument("--val-windows", type=int, default=60)
-    data.add_argument("--max-tokens", type=int, default=112)
-    data.add_argument("--per-window", type=int, default=10)
+    data.add_argument("--max-tokens", type=int, default=256, help="longest window (256)")
+    data.add_argument("--per-window", type=int, default=16, help="positions read of each (16)")
     data.add_argument("--seed", type=int, default=0)
     for role in ("ar", "av"):
         run = steps.add_parser(role, help=f"train the {role.upper()}, or go on with it")
@@ -59,6 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         run.add_argument("--validate-every", type=int, default=100)
         run.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after")
         run.add_argument("--seed", type=int, default=0)
+        run.add_argument("--split", help=f"name of the examples to train on ({role})")
+        run.add_argument("--init-from", type=Path, help="adapter folder to start from")
         _add_model(run)
     _add_model(data)
     both = steps.add_parser("assemble", help="write the pair's folder from two runs")
@@ -141,4 +143,6 @@ def _train(args: argparse.Namespace) -> None:
         device=args.device,
         dtype=args.dtype,
         minutes=args.minutes,
+        split=args.split,
+        init_from=args.init_from,
     )

@@ -1,8 +1,10 @@
 """The sidecars of a pair that is about to be trained.
 
 Knows which prompts our own pairs use and how their token ids are found in a tokenizer. Knows
-nothing of training. The decision a reader would question: the neighbour ids and the suffix ids are
-read off the live tokenizer here, once, so that the sidecar can hold every later tokenizer to them.
+nothing of training. The decision a reader would question: the AR's prompt ends with the
+explanation itself, whose last words are the text up to the token, so that the AR is read where the
+target was; there is no suffix to copy the state through. The neighbour ids are read off the live
+tokenizer here, once, so that the sidecar can hold every later tokenizer to them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ AV_TEMPLATE = (
     "Say what the vector stands for.\n<concept>{injection_char}</concept>"
 )
 AV_PREFILL = "<explanation>\n"
-AR_TEMPLATE = "Summary of the following text: <text>{explanation}</text> <summary>"
+AR_TEMPLATE = "State of a model after reading. {explanation}"
 
 
 def new_contract(
@@ -49,8 +51,6 @@ def new_contract(
             fix="Choose another --marker",
         )
     at = ids.index(marker_ids[0])
-    ar_ids = tokenizer(AR_TEMPLATE.replace("{explanation}", "text"))["input_ids"]
-    end_ids = tokenizer("</text> <summary>", add_special_tokens=False)["input_ids"]
     common = {
         "d_model": d_model,
         "layer": layer,
@@ -59,7 +59,7 @@ def new_contract(
         "injection_token_id": marker_ids[0],
         "left_neighbor_id": ids[at - 1],
         "right_neighbor_id": ids[at + 1],
-        "ar_suffix_ids": tuple(ar_ids[-len(end_ids) :]),
+        "ar_suffix_ids": (),
         "av_template": AV_TEMPLATE,
         "ar_template": AR_TEMPLATE,
         "base_model": base.spec,

@@ -22,6 +22,9 @@ from nla_core.nla.layout import Piece, prompt_ids, raw_pieces, with_answer
 
 SPLITS: dict[str, float] = {"ar": 0.35, "av": 0.50, "rl": 0.10, "val": 0.05}
 CHAT_SHARE = 0.6
+ANSWER_SHARE = 0.5
+"""Of the chats, those that the target itself is left to answer: what it writes is what it reads."""
+MIN_TOKENS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,7 @@ class Window:
     ids: tuple[int, ...]
     pieces: tuple[Piece, ...]
     is_chat: bool
+    wants_answer: bool = False
 
 
 def load_documents(path: Path) -> list[Document]:
@@ -108,25 +112,35 @@ def windows(
 def cut_window(
     document: Document, tokenizer: Any, *, max_tokens: int, rng: random.Random
 ) -> Window | None:
-    """One random stretch of a document, raw or as a chat; None where it is too short."""
+    """One random stretch of a document, raw or as a chat; None where it is too short.
+
+    Lengths are drawn between 64 and ``max_tokens`` (shorter texts are taken whole); a chat is
+    either the document's own, or its question alone, for the target to answer (``wants_answer``).
+    """
     text = document.text.replace("Â", "")
+    limit = rng.randint(min(MIN_TOKENS, max_tokens), max_tokens)
+    wants_answer = False
     if tokenizer.chat_template and rng.random() < CHAT_SHARE:
         question, _, answer = text.partition("\n\n")
         words = question.split(" ")
-        question = " ".join(words[: rng.randint(8, 45)]).strip()
+        question = " ".join(words[: rng.randint(8, max(9, limit // 2))]).strip()
         if not question:
             return None
         ids, pieces = prompt_ids(tokenizer, [{"role": "user", "content": question}])
-        reply = tokenizer(answer.strip()[:1200], add_special_tokens=False)["input_ids"]
-        ids, pieces = with_answer(tokenizer, (ids, pieces), reply)
-        ids, pieces = ids[:max_tokens], pieces[:max_tokens]
+        wants_answer = len(ids) < max_tokens and rng.random() < ANSWER_SHARE
+        if not wants_answer:
+            reply = tokenizer(answer.strip()[:1200], add_special_tokens=False)["input_ids"]
+            ids, pieces = with_answer(tokenizer, (ids, pieces), reply)
+            ids, pieces = ids[:limit], pieces[:limit]
     else:
         start = rng.randrange(max(1, len(text) - 400))
         start = text.find(" ", start) + 1 if start else 0
         encoded = tokenizer(text[start : start + 8 * max_tokens])["input_ids"]
-        ids = encoded[: rng.randint(max_tokens // 3, max_tokens)]
+        ids = encoded[:limit]
         pieces = raw_pieces(tokenizer, ids)
     if len(ids) < 12:
         return None
     is_chat = any(p.turn > 0 for p in pieces)
-    return Window(document.doc_id, document.source, tuple(ids), tuple(pieces), is_chat)
+    return Window(
+        document.doc_id, document.source, tuple(ids), tuple(pieces), is_chat, wants_answer
+    )

@@ -23,12 +23,12 @@ from precompute.train.labels import Idf
 class DataSettings:
     """How many windows a split gets, how long they are, and how many positions each gives."""
 
-    ar_windows: int = 1100
-    av_windows: int = 2600
-    rl_windows: int = 0
+    ar_windows: int = 450
+    av_windows: int = 1000
+    rl_windows: int = 300
     val_windows: int = 60
-    max_tokens: int = 112
-    per_window: int = 10
+    max_tokens: int = 256
+    per_window: int = 16
     seed: int = 0
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -19,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nla_core.errors import NLAError
+from nla_core.nla.layout import with_answer
 from nla_core.nla.target import Target
 from nla_core.schema import HIGH_NORM_FACTOR, Section
 from precompute.train.corpus import Window
@@ -26,6 +26,8 @@ from precompute.train.labels import Idf, structured_label
 
 FIRST_POSITION = 4
 """Raw windows are read from here on; what comes before has no context to label."""
+ANSWER_TOKENS = 64
+ANSWER_TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +81,15 @@ def build_examples(
     rows: list[Example] = []
     kept: list[Tensor] = []
     for start in range(0, len(windows), chunk):
-        part = windows[start : start + chunk]
-        traces = target.trace([w.ids for w in part])
+        part = _answered(target, windows[start : start + chunk], seed + start)
+        chosen = [_positions(window, per_window, rng) for window in part]
+        traces = target.trace([w.ids for w in part], predict_at=chosen)
         norms = torch.cat([t.hidden.norm(dim=-1) for t in traces])
         ceiling = HIGH_NORM_FACTOR * float(norms.median())
-        for window, trace in zip(part, traces, strict=True):
-            for position in _positions(window, trace.hidden, ceiling, per_window, rng):
+        for window, positions, trace in zip(part, chosen, traces, strict=True):
+            for position in positions:
+                if float(trace.hidden[position].norm()) > ceiling:
+                    continue
                 seen = window.pieces[: position + 1]
                 top = [target.tokenizer.decode([i]) for i in trace.top_ids[position].tolist()]
                 rows.append(
@@ -94,7 +99,9 @@ def build_examples(
                         position,
                         window.is_chat,
                         window.ids[position],
-                        structured_label(seen, top, trace.top_probs[position].tolist(), idf),
+                        structured_label(
+                            seen, top, trace.top_probs[position].tolist(), idf, rng=rng
+                        ),
                         "".join(p.text for p in seen[-80:]),
                     )
                 )
@@ -103,16 +110,28 @@ def build_examples(
     return Examples(pd.DataFrame([asdict(r) for r in rows]), torch.stack(kept))
 
 
-def _positions(
-    window: Window, hidden: Tensor, ceiling: float, count: int, rng: random.Random
-) -> list[int]:
-    norms: list[Any] = hidden.norm(dim=-1).tolist()
+def _answered(target: Target, windows: Sequence[Window], seed: int) -> list[Window]:
+    """The windows, with the target's own seeded answer where one is wanted."""
+    asked = [i for i, window in enumerate(windows) if window.wants_answer]
+    answers = target.answer(
+        [windows[i].ids for i in asked],
+        seeds=[seed + i for i in asked],
+        max_new_tokens=ANSWER_TOKENS,
+        temperature=ANSWER_TEMPERATURE,
+    )
+    result = list(windows)
+    for i, answer in zip(asked, answers, strict=True):
+        rendered = list(windows[i].ids), list(windows[i].pieces)
+        ids, pieces = with_answer(target.tokenizer, rendered, answer.ids)
+        result[i] = replace(windows[i], ids=tuple(ids), pieces=tuple(pieces))
+    return result
+
+
+def _positions(window: Window, count: int, rng: random.Random) -> list[int]:
+    """Up to ``count`` content positions with some context before them."""
     usable = [
         i
         for i, piece in enumerate(window.pieces)
-        if piece.section is Section.CONTENT
-        and piece.text
-        and i >= FIRST_POSITION
-        and norms[i] <= ceiling
+        if piece.section is Section.CONTENT and piece.text and i >= FIRST_POSITION
     ]
     return sorted(rng.sample(usable, min(count, len(usable))))

@@ -10,14 +10,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from peft import get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
 
+from nla_core.errors import NLAError
 from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.families import parts_of, truncate
 from nla_core.nla.injection import build_slot
-from nla_core.nla.reconstructor import HEAD_FILE, identity_head
+from nla_core.nla.reconstructor import HEAD_FILE, identity_head, load_head
 from nla_core.nla.sidecar import FILE_NAME, dump_sidecar
 from precompute.train.contract import DEFAULT_MARKER, new_contract
 from precompute.train.examples import Examples
@@ -41,10 +42,14 @@ def train_role(
     device: str = "auto",
     dtype: str = "auto",
     minutes: float = float("inf"),
+    split: str | None = None,
+    init_from: Path | None = None,
 ) -> None:
-    """Train ``role`` ("av" or "ar") on ``data/<role>`` and validate on ``data/val``.
+    """Train ``role`` ("av" or "ar") on ``data/<split or role>`` and validate on ``data/val``.
 
-    ``out/last`` then holds a PEFT adapter, the sidecar, and for the AR the head.
+    ``init_from`` is a folder with an adapter of the same rank (and for the AR its head) to start
+    from. ``out/last`` then holds a PEFT adapter, the sidecar, and for the AR the head.
+    Raises NLAError where the adapter does not fit.
     """
     base = resolve(base_spec)
     tokenizer = load_tokenizer(base.folder)
@@ -64,6 +69,10 @@ def train_role(
         truncate(model, layer + 1)
         head = identity_head(sidecar.d_model).to(where)
     model = add_lora(model, settings)
+    if init_from is not None:
+        _start_from(init_from, model)
+        if head is not None:
+            head = load_head(init_from / HEAD_FILE, sidecar.d_model).to(where)
     if head is None:
         task: Any = VerbalizerTask(
             model, tokenizer, build_slot(sidecar, tokenizer), injection_scale
@@ -84,10 +93,31 @@ def train_role(
 
     train(
         task,
-        Examples.load(data / role),
+        Examples.load(data / (split or role)),
         Examples.load(data / "val"),
         settings,
         out,
         save_weights=save_weights,
         stop_after_s=minutes * 60,
     )
+
+
+def _start_from(folder: Path, model: Any) -> None:
+    """Copy an adapter's weights into ``model``'s fresh one of the same shape."""
+    path = folder / ADAPTER_FILE
+    if not path.is_file():
+        raise NLAError(
+            f"No adapter in {folder}",
+            why=f"{path} does not exist",
+            fix="Give with --init-from the `last` folder of a run, or the av/ or ar/ of a pair",
+        )
+    weights, own = load_file(path), get_peft_model_state_dict(model)
+    for name, tensor in own.items():
+        if name not in weights or weights[name].shape != tensor.shape:
+            found = list(weights[name].shape) if name in weights else "nothing"
+            raise NLAError(
+                f"The adapter in {folder} does not fit",
+                why=f"{name} is {found}, expected {list(tensor.shape)}",
+                fix="Use --rank and --layer of the run that made it",
+            )
+    set_peft_model_state_dict(model, {n: weights[n].to(t.dtype) for n, t in own.items()})

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,8 @@ from precompute.train.state import (
     say,
 )
 from precompute.train.tasks import Task
+
+SORTED_BATCHES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,8 @@ def train(
     step = 0 if found is None else int(found["step"])
     began, losses = time.monotonic(), []
     micro_batch = settings.batch_size
-    for batch in _batches(len(data.rows), settings, step):
+    lengths = data.rows["label"].str.len().tolist()
+    for batch in _batches(lengths, settings, step):
         labels = data.rows["label"].iloc[batch.tolist()].tolist()
         hidden = data.hidden[batch].float()
         loss, micro_batch = fitting(
@@ -140,20 +144,30 @@ def schedule(step: int, settings: SftSettings) -> float:
     return settings.final_lr_share + (1 - settings.final_lr_share) * cosine
 
 
-def _batches(n: int, settings: SftSettings, done: int) -> Iterator[Tensor]:
-    """Index batches from step ``done`` on; a fresh seeded permutation each epoch."""
-    per_epoch = n // settings.batch_size
+def _batches(lengths: Sequence[int], settings: SftSettings, done: int) -> Iterator[Tensor]:
+    """Index batches from step ``done`` on; a fresh seeded permutation each epoch.
+
+    Labels of similar length share a batch, so that little of it is padding: within stretches of
+    ``SORTED_BATCHES`` batches the permutation is sorted by length, and their order drawn again.
+    """
+    size = settings.batch_size
+    per_epoch = len(lengths) // size
     if per_epoch == 0:
         raise NLAError(
-            f"{n} examples do not fill one batch of {settings.batch_size}",
+            f"{len(lengths)} examples do not fill one batch of {size}",
             why="The training split is too small",
             fix="Prepare more windows, or lower --batch-size",
         )
-    for step in range(done, settings.steps):
-        epoch, place = divmod(step, per_epoch)
-        generator = torch.Generator().manual_seed(settings.seed * 1000 + epoch)
-        order = torch.randperm(n, generator=generator)
-        yield order[place * settings.batch_size : (place + 1) * settings.batch_size]
+    for epoch in range(done // per_epoch, math.ceil(settings.steps / per_epoch)):
+        rng = random.Random(settings.seed * 1000 + epoch)
+        order = rng.sample(range(len(lengths)), per_epoch * size)
+        batches: list[list[int]] = []
+        for start in range(0, len(order), size * SORTED_BATCHES):
+            part = sorted(order[start : start + size * SORTED_BATCHES], key=lengths.__getitem__)
+            batches += [part[i : i + size] for i in range(0, len(part), size)]
+        rng.shuffle(batches)
+        first = max(0, done - epoch * per_epoch)
+        yield from map(torch.tensor, batches[first : settings.steps - epoch * per_epoch])
 
 
 @torch.no_grad()

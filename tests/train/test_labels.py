@@ -1,9 +1,23 @@
-"""Labels say the last token, its tail, what comes next and the topic, and nothing else."""
+"""Labels say the place, the last words, what comes next, the topic and the text, and no more."""
 
 from __future__ import annotations
 
+import random
+
+import pytest
+
 from nla_core.nla.layout import prompt_ids, raw_pieces, with_answer
-from precompute.train.labels import Idf, next_words, structured_label, tail_text, tidy, topic_words
+from precompute.train.labels import (
+    Idf,
+    genre,
+    last_words,
+    next_words,
+    place,
+    structured_label,
+    tail_text,
+    tidy,
+    topic_words,
+)
 from tests.tiny import tiny_tokenizer
 
 IDF = Idf.fit(["the quick brown fox", "rain falls on the bridge", "people say that models hold"])
@@ -14,25 +28,66 @@ def _raw(text: str):
     return raw_pieces(tokenizer, tokenizer(text)["input_ids"])
 
 
-def test_label_is_built_from_the_prefix() -> None:
-    pieces = _raw("rain falls on the old stone bridge and people say that")
-    label = structured_label(pieces, [" models", " rain", " the"], [0.5, 0.3, 0.01], IDF)
-    assert label.startswith('At "that": "')
-    assert "people say that" in label
+def _chat(question: str, answer: str):
+    tokenizer = tiny_tokenizer()
+    prompt = prompt_ids(tokenizer, [{"role": "user", "content": question}])
+    return with_answer(tokenizer, prompt, tokenizer(answer)["input_ids"])[1]
+
+
+def test_label_is_built_from_the_prefix_and_ends_with_it() -> None:
+    text = "rain falls on the old stone bridge and people say that"
+    label = structured_label(_raw(text), [" models", " rain", " the"], [0.5, 0.3, 0.01], IDF)
+    assert label.startswith('Text, prose, at "say that". ')
     assert "Next: models / rain." in label
-    assert label.count('"') == 4
+    tail = label.partition("Text: ")[2]
+    assert tail
+    assert text.endswith(tail)
+    assert label.count('"') == 2
+
+
+def test_fields_and_lengths_vary_with_the_generator_alone() -> None:
+    pieces = _raw("quick brown foxes watch while rain falls on the old stone bridge")
+    labels = [
+        structured_label(pieces, [" models"], [0.5], IDF, rng=random.Random(seed))
+        for seed in range(60)
+    ]
+    again = structured_label(pieces, [" models"], [0.5], IDF, rng=random.Random(7))
+    assert labels[7] == again
+    assert len({label.partition("Text: ")[2] for label in labels}) > 1
+    assert 0 < sum("Next:" in label for label in labels) < 60
+    assert all(label.endswith("bridge") for label in labels)
+
+
+def test_place_names_speaker_and_kind() -> None:
+    assert place(_raw("rain falls on the bridge")) == "Text, prose"
+    assert place(_chat("rain falls", "the fox")) == "Answer, prose"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("the old bridge", "prose"),
+        ("for (x) { y(); }", "code"),
+        ("- one\n- two\n", "list"),
+        ("Mary: hello\nJohn: hi\n", "speech"),
+        ("12 + 30 = 42", "numbers"),
+    ],
+)
+def test_genre(text: str, expected: str) -> None:
+    assert genre(text) == expected
+
+
+def test_last_words_are_those_of_the_turn() -> None:
+    assert last_words(_raw("rain falls on the old stone bridge")) == "stone bridge"
+    assert last_words(_chat("rain falls", "fox")) == "fox"
 
 
 def test_tail_stops_at_the_turn_and_names_the_speaker() -> None:
-    tokenizer = tiny_tokenizer()
-    prompt = prompt_ids(tokenizer, [{"role": "user", "content": "rain falls"}])
-    _, pieces = with_answer(tokenizer, prompt, tokenizer("the fox")["input_ids"])
-    tail = tail_text(pieces)
-    assert tail == "[assistant] the fox"
+    assert tail_text(_chat("rain falls", "the fox"), 7) == "[assistant] the fox"
 
 
 def test_tail_starts_at_a_word() -> None:
-    tail = tail_text(_raw("language models hold more than they tell people"))
+    tail = tail_text(_raw("language models hold more than they tell people"), 7)
     assert "language models hold more than they tell people".endswith(tail)
     words = ["language", "models", "hold", "more", "than", "they", "tell", "people"]
     assert all(word in words for word in tail.split())
