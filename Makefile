@@ -49,8 +49,7 @@ format: $(DEV_STAMP) ## Apply the formatter and the safe fixes
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
-# The long texts are left out for now: with them a run takes much longer.
-DEMO_PROMPTS := $(filter-out data/prompts/long-text.jsonl,$(sort $(wildcard data/prompts/*.jsonl)))
+DEMO_PROMPTS := $(sort $(wildcard data/prompts/*.jsonl))
 
 demo: $(APP_STAMP) ## Recompute data/demo from data/prompts (long on a CPU; resumes when stopped)
 	$(PY) -m precompute run --nla $(PAIR) --corpus $(DEMO_PROMPTS) --out data/demo \
@@ -62,7 +61,7 @@ verify: $(APP_STAMP) ## Check every hash, count and join of data/demo
 screenshots: $(DEV_STAMP) ## Take the pictures of the README again (needs Chromium)
 	$(PY) scripts/screenshots.py
 
-numbers: $(APP_STAMP) ## Quote eval.json of the shipped pair in the documents
+numbers: $(APP_STAMP) ## Quote eval.json of the pairs in the documents and reports
 	$(PY) scripts/quote_eval.py
 
 model: $(APP_STAMP) ## Fetch the demo model into the cache (100 MB, once)

@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 
 from nla_core.errors import EXIT_OK
 from nla_core.nla.injection import scale_for_injection
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair
+from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
 from nla_core.nla.verbalizer import LocalVerbalizer, strip_tags
 from precompute.output import write_result
 from precompute.testset import FOLDER, TestSet
@@ -100,7 +100,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     """Print both times and the ratio; ``--json`` gets all of it."""
     loaded = load_pair(find_pair(args.nla), device=args.device, dtype=args.dtype)
-    vectors = TestSet.load(args.nla / FOLDER).hidden[: args.vectors]
+    vectors = TestSet.load(pair_home(args.nla) / FOLDER).hidden[: args.vectors]
     result = bench_explain(loaded, vectors, args.explanation_tokens)
     print(
         f"{result['vectors']} vectors: batched {result['batched_cpu_s']:.1f} s of CPU "

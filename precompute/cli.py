@@ -44,6 +44,7 @@ VERBS = (
     Verb("eval", "precompute.eval", "measure a pair on held-out vectors, beside its floors"),
     Verb("doctor", "precompute.doctor", "check that a pair fits its target, and say what does not"),
     Verb("bench", "precompute.bench", "time the fast paths against the plain ones"),
+    Verb("export", "precompute.export.cli", "write a pair as the published ones are laid out"),
     Verb("train", "precompute.train.cli", "train a pair: labels, activations, AR, AV"),
 )
 

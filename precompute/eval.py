@@ -1,100 +1,46 @@
 """``eval``: how much a pair's explanations hold, on its recorded test set, beside its floors.
 
-Knows the figures that describe a pair and their definitions. Knows nothing of training. The
-decision a reader would question: FVE is given beside floors that need no explanation at all (the
-mean vector, a lookup by last token, the nearest training vector), because a pair that does not beat
-the lookup says nothing that the last token does not say already.
+Knows the steps: check the target, explain, measure, write. Knows no definition of a figure; those
+are in ``precompute/evaluation``. The decision a reader would question: FVE is given beside floors
+that need no explanation at all (the mean vector, a lookup by last token, the nearest training
+vectors), because a pair that does not beat the lookup says nothing that the last token does not.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
+import json
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from nla_core import metrics
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair
+from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
+from nla_core.nla.reconstructor import Reconstructor
 from nla_core.nla.verbalizer import Verbalization
-from nla_core.schema import Finish
+from nla_core.store.files import explained
+from precompute.evaluation.best_of import best_of, candidates
+from precompute.evaluation.measure import evaluate
+from precompute.evaluation.report import write_report
+from precompute.evaluation.second_ar import load_second_ar
 from precompute.output import write_result
 from precompute.testset import FOLDER, TestSet
 
 HELP = (
-    "Explain every vector of the recorded test set, reconstruct it from the text, and write FVE, "
-    "rank, text statistics and floors."
+    "Explain every vector of the recorded test set, reconstruct it from the text, and write FVE "
+    "with its interval and floors, ranks, control lanes, what the texts quote and name, and a "
+    "report with plots."
 )
-EXAMPLE = "python -m precompute eval --nla data/nla/smollm2-135m-L20 --json out.json"
+EXAMPLE = (
+    "python -m precompute eval --nla data/nla/smollm2-135m-L20 --json out.json --report report"
+)
 MIN_AGREEMENT = 0.98
 CHECKED_SEQUENCES = 8
-
-
-def evaluate(
-    loaded: LoadedPair, tests: TestSet, texts: Sequence[Verbalization]
-) -> dict[str, float | int | str]:
-    """All figures of ``texts`` (one a test vector, in order); rebuilt vectors against true ones."""
-    true, reference = tests.hidden, loaded.pair.reference
-    rebuilt = loaded.reconstructor.reconstruct([t.text for t in texts])
-    gold = loaded.reconstructor.reconstruct(tests.rows["label"].tolist())
-    shuffled = rebuilt.roll(len(rebuilt) // 2, 0)
-
-    def fve(predicted: Tensor) -> float:
-        return 1.0 - float(metrics.mse_nrm(predicted, true).mean()) / reference.rawvar
-
-    ranks = metrics.rank_of_own(rebuilt, true, reference.mean)
-    centred = metrics.centred_cosine(rebuilt, true, reference.mean)
-    words = [t.text.split() for t in texts]
-    result: dict[str, float | int | str] = {
-        "pair_id": loaded.pair.pair_id,
-        "revision": loaded.pair.revision,
-        "n": len(true),
-        "fve": fve(rebuilt),
-        "fve_gold": fve(gold),
-        "rawvar": reference.rawvar,
-        "mse_nrm": float(metrics.mse_nrm(rebuilt, true).mean()),
-        "centred_cosine": float(centred.mean()),
-        "rank_at_1": float((ranks == 0).float().mean()),
-        "rank_median": int(ranks.median()) + 1,
-        "cut_rate": sum(t.finish is Finish.CUT for t in texts) / len(texts),
-        "distinct_3": distinct(words, 3),
-        "duplicate_rate": 1.0 - len({t.text for t in texts}) / len(texts),
-        "mean_tokens": sum(t.n_tokens for t in texts) / len(texts),
-        "quote_precision": quote_precision([t.text for t in texts], tests.rows["context"].tolist()),
-        "mean": fve(reference.mean.expand_as(true)),
-        "shuffled": fve(shuffled),
-        "empty": fve(loaded.reconstructor.reconstruct([""]).expand_as(true)),
-        "bank_n": tests.bank_n,
-    }
-    return result | {name: fve(predicted) for name, predicted in tests.floors.items()}
-
-
-def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Share of different word n-grams among all: near 0 where texts repeat one template."""
-    grams = [tuple(t[i : i + n]) for t in texts for i in range(len(t) - n + 1)]
-    return len(set(grams)) / max(1, len(grams))
-
-
-def quote_precision(texts: Sequence[str], contexts: Sequence[str]) -> float:
-    """Share of quoted spans of two or more words that really stand in the context read so far."""
-    found, total = 0, 0
-    for text, context in zip(texts, contexts, strict=True):
-        seen = _plain(context)
-        for quote in re.findall(r'"([^"]+)"', text):
-            if len(quote.split()) >= 2:
-                total += 1
-                found += _plain(quote) in seen
-    return found / max(1, total)
-
-
-def _plain(text: str) -> str:
-    text = re.sub(r"^\[(user|assistant|system)\]", "", text.replace("\\n", " ").replace('"', "'"))
-    return re.sub(r"\s+", " ", text).strip().lower()
+PROGRESS_SECONDS = 10.0
 
 
 def check_target(loaded: LoadedPair, tests: TestSet) -> float:
@@ -117,17 +63,26 @@ def check_target(loaded: LoadedPair, tests: TestSet) -> float:
 
 
 def verbalize_all(
-    loaded: LoadedPair, vectors: Tensor, *, max_new_tokens: int
+    loaded: LoadedPair,
+    vectors: Tensor,
+    *,
+    max_new_tokens: int,
+    seeds: list[int] | None = None,
+    temperature: float = 0.0,
 ) -> list[Verbalization]:
-    """Greedy explanations of ``[n, d_model]`` vectors, in order, with progress on stderr."""
+    """Explanations of ``[n, d_model]`` vectors, in order; greedy by default. Tells its progress."""
     texts: dict[int, Verbalization] = {}
-    start = time.monotonic()
+    start = told = time.monotonic()
     for text in loaded.verbalizer.verbalize(
-        vectors, seeds=[0] * len(vectors), max_new_tokens=max_new_tokens
+        vectors,
+        seeds=seeds or [0] * len(vectors),
+        temperature=temperature,
+        max_new_tokens=max_new_tokens,
     ):
         texts[text.row] = text
-        if len(texts) % 64 == 0:
-            rate = len(texts) / (time.monotonic() - start)
+        now = time.monotonic()
+        if now - told > PROGRESS_SECONDS:
+            told, rate = now, len(texts) / (now - start)
             sys.stderr.write(f"{len(texts)}/{len(vectors)} explained, {rate:.1f}/s\n")
     return [texts[i] for i in range(len(vectors))]
 
@@ -137,27 +92,123 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, help="only the first N vectors (a quick look)")
     parser.add_argument("--explanation-tokens", type=int, default=80, help="length limit (80)")
     parser.add_argument("--show", type=int, default=20, help="readings to print beside contexts")
+    parser.add_argument(
+        "--report", type=Path, metavar="OUT", help="write report.md and its plots into this folder"
+    )
+    parser.add_argument(
+        "--readings", type=Path, metavar="OUT", help="write a row a vector to this Parquet file"
+    )
+    parser.add_argument(
+        "--second-ar", type=Path, metavar="DIR", help="an AR that was not trained with this AV"
+    )
+    parser.add_argument(
+        "--best-of", type=int, metavar="N", help="also sample N texts a vector, keep the AR's best"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=1.0, help="of the samples of --best-of (1.0)"
+    )
+    parser.add_argument(
+        "--throughput", type=Path, metavar="FILE", help="throughput.json to show in the report"
+    )
+    parser.add_argument("--target", help="the target model, where the sidecar names none")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the figures and some readings; ``--json`` gets the figures."""
-    tests = TestSet.load(args.nla / FOLDER)
+    for name, least in (("limit", 1), ("best_of", 1), ("explanation_tokens", 1), ("show", 0)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise _refusal(name, value, f"a number of at least {least}")
+    if not args.temperature > 0:
+        raise _refusal("temperature", args.temperature, "a number above 0")
+    tests = TestSet.load(pair_home(args.nla) / FOLDER)
     if args.limit:
-        keep = slice(0, args.limit)
-        floors = {k: v[keep] for k, v in tests.floors.items()}
-        tests = TestSet(tests.rows.iloc[keep], tests.hidden[keep], floors, tests.bank_n)
-    pair = find_pair(args.nla)
+        tests = tests.head(args.limit)
+    throughput = _read_throughput(args.throughput) if args.throughput else None
+    pair = find_pair(args.nla, target=args.target)
     loaded = load_pair(pair, device=args.device, dtype=args.dtype)
+    second = load_second_ar(args.second_ar, loaded) if args.second_ar else None
     agreement = check_target(loaded, tests)
     texts = verbalize_all(loaded, tests.hidden, max_new_tokens=args.explanation_tokens)
-    result = evaluate(loaded, tests, texts) | {"target_agreement": agreement}
+    measured = evaluate(loaded.pair, tests, texts, loaded.reconstructor, second)
+    figures = measured.figures | {
+        "target_agreement": agreement,
+        "explanation_tokens": args.explanation_tokens,
+    }
+    if args.best_of:
+        figures |= _best_of(args, loaded, second, tests)
+    if throughput is not None:
+        figures["throughput"] = throughput
+    _show(args, tests, texts, figures)
+    if args.readings:
+        with explained(args.readings):
+            args.readings.parent.mkdir(parents=True, exist_ok=True)
+            measured.readings.to_parquet(args.readings, compression="zstd")
+    if args.report:
+        write_report(figures, args.report)
+    write_result(args, figures)
+    return EXIT_OK
+
+
+def _refusal(name: str, value: float, expected: str) -> NLAError:
+    flag = f"--{name.replace('_', '-')}"
+    return NLAError(
+        f"{flag} {value} makes no sense", why=f"It must be {expected}", fix=f"Correct {flag}"
+    )
+
+
+def _best_of(
+    args: argparse.Namespace, loaded: LoadedPair, second: Reconstructor | None, tests: TestSet
+) -> dict[str, Any]:
+    vectors, seeds = candidates(tests.hidden, args.best_of)
+    samples = verbalize_all(
+        loaded,
+        vectors,
+        max_new_tokens=args.explanation_tokens,
+        seeds=seeds,
+        temperature=args.temperature,
+    )
+    return best_of(
+        samples,
+        tests.hidden,
+        n=args.best_of,
+        temperature=args.temperature,
+        rawvar=loaded.pair.rawvar,
+        reconstruct=loaded.reconstructor.reconstruct,
+        second=second.reconstruct if second else None,
+    )
+
+
+def _read_throughput(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds a {type(found).__name__}, not an object")
+    except (OSError, ValueError) as error:
+        raise NLAError(
+            f"{path} is no record of throughput",
+            why=str(error),
+            fix="Give a JSON file with an object, or leave --throughput out",
+        ) from None
+    return found
+
+
+def _show(
+    args: argparse.Namespace,
+    tests: TestSet,
+    texts: list[Verbalization],
+    figures: dict[str, Any],
+) -> None:
     step = max(1, len(texts) // max(1, args.show))
     for row in range(0, len(texts), step)[: args.show]:
         context = tests.rows["context"].iloc[row][-70:].replace("\n", "\\n")
         print(f"…{context}\n    {texts[row].text}\n")
-    for name, value in result.items():
-        print(f"{name:>18}  {value:.4f}" if isinstance(value, float) else f"{name:>18}  {value}")
-    write_result(args, result)
-    return EXIT_OK
+    for name, value in figures.items():
+        if isinstance(value, float):
+            print(f"{name:>26}  {value:.4f}")
+        elif not isinstance(value, dict):
+            print(f"{name:>26}  {value}")
+    for name, why in figures["left_out"].items():
+        print(f"{name:>26}  left out: {why}")

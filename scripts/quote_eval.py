@@ -1,9 +1,11 @@
 """Write the measured numbers of a pair into the documents that quote them.
 
 Knows the form `<!-- eval:KEY -->0.12<!-- /eval -->` and where KEY is looked up: in the eval.json of
-the pair that a model card belongs to, or of the demo pair for every other document. Measures
-nothing. The decision a reader would question: digits are chosen here, three decimals for numbers
-that are no integers, so that documents cannot round in their own favour.
+the pair that a model card belongs to, or of the demo pair for every other document. KEY may be
+nested (`controls.empty`, `by_category.code.fve`, `histogram.counts.0`). Also writes the report of
+each pair that has one. Measures nothing. The decision a reader would question: digits are chosen
+here, three decimals for numbers that are no integers, so that documents cannot round in their own
+favour.
 
 Usage: python scripts/quote_eval.py
 """
@@ -17,8 +19,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))  # the project is run from its folder, not installed
+
+from precompute.evaluation.report import render  # noqa: E402
+
 DEMO_PAIR = ROOT / "data" / "nla" / "smollm2-135m-L20"
-MARKER = re.compile(r"(<!-- eval:([\w.@-]+) -->)(.*?)(<!-- /eval -->)", re.DOTALL)
+MARKER = re.compile(r"(<!-- eval:([\w.@+ -]+?) -->)(.*?)(<!-- /eval -->)", re.DOTALL)
 
 
 def documents() -> list[Path]:
@@ -34,12 +41,21 @@ def source_of(document: Path) -> Path:
 
 
 def look_up(report: dict[str, Any], key: str) -> str:
-    """The value of a dotted ``key`` as documents print it; KeyError names what is missing."""
+    """The value of a dotted ``key`` as documents print it; KeyError names what is missing.
+
+    Parts of a key are names, or positions in a list. A figure that was not measured is missing.
+    """
     value: Any = report
     for part in key.split("."):
-        if not isinstance(value, dict) or part not in value:
-            raise KeyError(f"eval.json has no '{key}'")
-        value = value[part]
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, dict) and part in value:
+            value = value[part]
+        else:
+            why = report.get("left_out", {}).get(key)
+            raise KeyError(f"eval.json has no '{key}'" + (f": {why}" if why else ""))
+    if isinstance(value, dict | list):
+        raise KeyError(f"'{key}' in eval.json holds several figures, not one")
     if isinstance(value, float) and not value.is_integer():
         return f"{value:.3f}"
     return f"{int(value):,}" if isinstance(value, int | float) else str(value)
@@ -50,7 +66,22 @@ def quoted(text: str, report: dict[str, Any]) -> str:
     return MARKER.sub(lambda found: found[1] + look_up(report, found[2]) + found[4], text)
 
 
+def reports() -> dict[Path, dict[str, str]]:
+    """Report folder -> file name -> what it must hold, for every pair whose folder has a report."""
+    found = {}
+    for folder in sorted(DEMO_PAIR.parent.glob("*/report")):
+        figures = json.loads((folder.parent / "eval.json").read_text(encoding="utf-8"))
+        found[folder] = render(figures)
+    return found
+
+
 def main() -> int:
+    for folder, files in reports().items():
+        for name, content in files.items():
+            path = folder / name
+            if not path.is_file() or path.read_text(encoding="utf-8") != content:
+                path.write_text(content, encoding="utf-8")
+                print(f"updated {path.relative_to(ROOT)}")
     for path in documents():
         text, source = path.read_text(encoding="utf-8"), source_of(path)
         if not MARKER.search(text):

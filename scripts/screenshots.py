@@ -19,11 +19,12 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 PROJECT = Path(__file__).resolve().parents[1]
+APP = PROJECT / "app.py"
 START_SECONDS = 60
 NO_CHROMIUM = (
     "No Chromium was found. Install one (on Debian: `apt-get install chromium`) or put its "
@@ -75,13 +76,13 @@ def chromium() -> str | None:
 
 
 @contextlib.contextmanager
-def browser() -> Iterator[Any]:
-    """A headless Chromium of Playwright's, the system's own program."""
+def browser(arguments: Sequence[str] = ()) -> Iterator[Any]:
+    """A headless Chromium driven by Playwright, the system's own program."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         window = playwright.chromium.launch(
-            executable_path=chromium(), args=CHROMIUM_ARGUMENTS, headless=True
+            executable_path=chromium(), args=[*CHROMIUM_ARGUMENTS, *arguments], headless=True
         )
         try:
             yield window
@@ -90,13 +91,13 @@ def browser() -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def serving(data: Path | None = None) -> Iterator[str]:
+def serving(data: Path | None = None, *, app: Path = APP) -> Iterator[str]:
     """The app on a free port of this machine; yields its address, stops it afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | ({"NLA_DATA": str(data)} if data is not None else {})
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
+    command = [sys.executable, "-m", "streamlit", "run", str(app), f"--server.port={port}"]
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE

@@ -19,7 +19,7 @@ import pytest
 
 from nla_core import refs
 from precompute.cli import VERBS, Verb, build_parser
-from scripts.quote_eval import MARKER, documents, look_up, quoted, source_of
+from scripts.quote_eval import MARKER, documents, look_up, quoted, reports, source_of
 from tests.test_import_rules import MODULES, imports
 
 pytestmark = pytest.mark.unit
@@ -315,6 +315,15 @@ def test_quoted_numbers_are_the_measured_ones(path: Path) -> None:
         assert found[3] == look_up(report, found[2]), f"{_name(path)}: {found[0]}: `make numbers`"
 
 
+def test_reports_are_those_of_the_figures() -> None:
+    for folder, files in reports().items():
+        for name, content in files.items():
+            found = (folder / name).read_text(encoding="utf-8")
+            assert found == content, f"{_name(folder / name)} is not of eval.json: `make numbers`"
+        drawn = {path.name for path in folder.iterdir()}
+        assert drawn == set(files), f"{_name(folder)} holds what no figure made"
+
+
 def test_the_readme_quotes_its_numbers() -> None:
     assert {"fve", "fve_gold", "rank_at_1"} <= {found[2] for found in MARKER.finditer(README)}
 
@@ -340,6 +349,25 @@ def test_markers_are_filled_and_unknown_keys_refused() -> None:
     assert look_up(report, "n") == "1,500"
     with pytest.raises(KeyError, match=r"floors\.worst"):
         look_up(report, "floors.worst")
+
+
+def test_any_figure_can_be_quoted_and_none_that_was_not_measured() -> None:
+    report = {
+        "by_category": {"long text": {"fve": 0.25, "n": 48}, "256+": {"fve": 0.5}},
+        "counts": [3, 4],
+        "left_out": {"second_ar_fve": "no second AR was given"},
+    }
+    text = "<!-- eval:by_category.long text.fve --><!-- /eval -->"
+    assert quoted(text, report) == "<!-- eval:by_category.long text.fve -->0.250<!-- /eval -->"
+    assert look_up(report, "by_category.256+.fve") == "0.500"
+    assert look_up(report, "counts.1") == "4"
+    for key, why in (
+        ("second_ar_fve", "no second AR was given"),
+        ("by_category.long text", "several figures"),
+        ("counts.2", "no 'counts.2'"),
+    ):
+        with pytest.raises(KeyError, match=why):
+            look_up(report, key)
 
 
 def test_commands_are_found_in_fences_and_spans() -> None:

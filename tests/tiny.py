@@ -53,6 +53,17 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3": _SIZES,
     "gemma2": _SIZES,
     "gemma3_text": _SIZES,
+    "gemma3": {  # multimodal: the language model's config is nested
+        "vision_config": {
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        "mm_tokens_per_image": 4,
+    },
     "gpt2": {
         "n_embd": D_MODEL,
         "n_head": 4,
@@ -86,8 +97,11 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 def tiny_model(family: str = "llama", *, seed: int = 0, layers: int = 4) -> Any:
     """A random causal LM of ``layers`` blocks, d_model 32, float32, eval mode."""
     torch.manual_seed(seed)
-    sizes = FAMILIES[family] | {"n_layer" if family == "gpt2" else "num_hidden_layers": layers}
-    config = AutoConfig.for_model(family, vocab_size=len(tiny_tokenizer()), **sizes)
+    depth = {"n_layer" if family == "gpt2" else "num_hidden_layers": layers}
+    text = depth | {"vocab_size": len(tiny_tokenizer())}
+    if family == "gemma3":
+        text = {"text_config": _SIZES | text}
+    config = AutoConfig.for_model(family, **(FAMILIES[family] | text))
     model = AutoModelForCausalLM.from_config(config).float().eval()
     with torch.no_grad():  # larger weights, so that different inputs lead to different texts
         for parameter in model.parameters():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from nla_core.errors import Cancelled
+from nla_core.nla.roomy_cache import give_room
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def decode(
     only where rows are padded. A row's text depends on its own seed, not on its neighbours.
     Raises Cancelled between steps when ``cancelled()`` turns true.
     """
+    give_room(cache)
     alive = list(range(logits.shape[0]))
     written: list[list[int]] = [[] for _ in alive]
     draws = [torch.Generator().manual_seed(seed) for seed in seeds] if temperature > 0 else []

@@ -121,12 +121,8 @@ def parts_of(model: Any) -> Parts:
     )
 
 
-def truncate(model: Any, n_layers: int) -> None:
-    """Cut a model in place after ``n_layers`` blocks; final norm and head become identities.
-
-    What remains returns, as last hidden state, the residual stream after block ``n_layers - 1``:
-    the architecture of the AR (paper, "Activation reconstructor").
-    """
+def keep_blocks(model: Any, n_layers: int) -> None:
+    """Cut a model in place after ``n_layers`` blocks; its final norm and head stay."""
     parts = parts_of(model)
     if not 0 < n_layers <= len(parts.layers):
         raise NLAError(
@@ -139,6 +135,16 @@ def truncate(model: Any, n_layers: int) -> None:
     for name in ("layer_types",):  # per-layer lists of hybrid-attention configs
         if getattr(parts.config, name, None):
             setattr(parts.config, name, getattr(parts.config, name)[:n_layers])
+
+
+def truncate(model: Any, n_layers: int) -> None:
+    """Cut a model in place after ``n_layers`` blocks; final norm and head become identities.
+
+    What remains returns, as last hidden state, the residual stream after block ``n_layers - 1``:
+    the architecture of the AR (paper, "Activation reconstructor").
+    """
+    keep_blocks(model, n_layers)
+    parts = parts_of(model)
     setattr(parts.decoder, parts.family.norm, nn.Identity())
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     setattr(base, parts.family.head, nn.Identity())

@@ -16,8 +16,7 @@ from torch import Tensor
 
 from nla_core.metrics import check_vectors
 from nla_core.nla.sidecar import Sidecar
-
-PLACEHOLDERS = ("{injection_char}", "{vector}", "{concept}")
+from nla_core.nla.templates import fill_vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +32,7 @@ class Slot:
 def build_slot(sidecar: Sidecar, tokenizer: Any) -> Slot:
     """Render the AV prompt and find its marker; NLAError names the sidecar field that disagrees."""
     check_tokenizer(sidecar, tokenizer)
-    text = sidecar.av_template or ""
-    for name in PLACEHOLDERS:
-        text = text.replace(name, sidecar.injection_char or "")
+    text = fill_vector(sidecar.av_template or "", sidecar.injection_char or "")
     ids = render_chat(tokenizer, [{"role": "user", "content": text}])
     places = [
         i

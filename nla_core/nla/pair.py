@@ -1,16 +1,16 @@
 """An NLA pair on disk: its AV and AR folders, its reference statistics, its identity.
 
-Knows the folder forms (``DIR/av`` and ``DIR/ar``; ``NAME-av`` beside ``NAME-ar``; hub ids of that
-form) and what is in ``reference.safetensors``. Knows how to load all three models. The decision a
-reader would question: the reference set's statistics travel with the pair, because FVE and centred
-cosine mean nothing without their denominator and mean.
+Knows the folder forms (``DIR/av`` and ``DIR/ar``; ``NAME-av`` beside ``NAME-ar``, by either name or
+by ``NAME``; hub ids of that form) and what is in ``reference.safetensors``. Knows how to load all
+three models. The decision a reader would question: the reference set's statistics travel with the
+pair, because FVE and centred cosine mean nothing without their denominator and mean.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,16 @@ from torch import Tensor
 
 from nla_core.errors import NLAError
 from nla_core.metrics import rawvar, scale_to_sqrt_d
-from nla_core.nla.checkpoints import Progress, load_causal_lm, load_tokenizer, resolve
+from nla_core.nla.checkpoints import (
+    Progress,
+    Resolved,
+    load_causal_lm,
+    load_tokenizer,
+    merge_adapter,
+    resolve,
+)
 from nla_core.nla.devices import pick_device, pick_dtype
-from nla_core.nla.families import truncate
+from nla_core.nla.families import keep_blocks, truncate
 from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor, load_head
 from nla_core.nla.sidecar import Sidecar, load_sidecar
 from nla_core.nla.target import Target
@@ -145,13 +152,11 @@ def find_pair(folder: Path | str, *, target: str | None = None) -> Pair:
                 f"{getattr(av, field)} (as in {av.path})",
                 "Use an AV and an AR that were trained together",
             )
-    if target or av.base_model is None:
-        from dataclasses import replace
-
+    if target:
         av = replace(av, base_model=target)
-    reference = root / REFERENCE_FILE if root.is_dir() else av_dir / REFERENCE_FILE
+    reference = _home(root, av_dir) / REFERENCE_FILE
     return Pair(
-        pair_id=root.name.removesuffix("-av"),
+        pair_id=_stem(root.name),
         revision=_revision(av_dir, ar_dir, reference),
         av_dir=av_dir,
         ar_dir=ar_dir,
@@ -180,14 +185,7 @@ def load_pair(
     """Load target, AV and AR; every field of the sidecars is held against the live tokenizer."""
     where = pick_device(device)
     kind = pick_dtype(where, dtype)
-    base = resolve(pair.target, progress)
-    if pair.av.base_sha256 and base.sha256 and pair.av.base_sha256 != base.sha256:
-        raise pair.av.refuse(
-            "base_sha256",
-            pair.av.base_sha256,
-            base.sha256,
-            "Use the target the pair was trained on",
-        )
+    base = resolve_target(pair, progress)
     progress("Loading the target")
     tokenizer = load_tokenizer(base.folder)
     target = Target(load_causal_lm(base.folder, dtype=kind, device=where), tokenizer, pair.layer)
@@ -197,22 +195,67 @@ def load_pair(
         )
     progress("Loading the verbalizer")
     verbalizer = LocalVerbalizer(
-        load_half(pair.av_dir, base.folder, kind, where, None), tokenizer, pair.av
+        load_half(pair.av_dir, base.folder, dtype=kind, device=where), tokenizer, pair.av
     )
     progress("Loading the reconstructor")
-    ar_model = load_half(pair.ar_dir, base.folder, kind, where, pair.layer + 1)
-    head = load_head(pair.ar_dir / HEAD_FILE, pair.d_model).to(where).requires_grad_(False)
-    return LoadedPair(
-        pair, target, verbalizer, Reconstructor(ar_model, head, tokenizer, pair.ar), tokenizer
+    reconstructor = load_reconstructor(
+        pair.ar_dir, pair.ar, base.folder, tokenizer, dtype=kind, device=where
+    )
+    return LoadedPair(pair, target, verbalizer, reconstructor, tokenizer)
+
+
+def load_reconstructor(
+    folder: Path,
+    sidecar: Sidecar,
+    base: Path,
+    tokenizer: Any,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Reconstructor:
+    """An AR by itself; ``base`` is the target's folder, needed where the AR is an adapter."""
+    n_layers = sidecar.layer + 1
+    model = load_half(folder, base, dtype=dtype, device=device, n_layers=n_layers)
+    truncate(model, n_layers)
+    head = load_head(folder / HEAD_FILE, sidecar.d_model).to(device).requires_grad_(False)
+    return Reconstructor(model, head, tokenizer, sidecar)
+
+
+def resolve_target(pair: Pair, progress: Progress = lambda _: None) -> Resolved:
+    """The target's folder; NLAError where the sidecar names none, or other weights than these."""
+    if not pair.target:
+        raise no_target(pair.av)
+    base = resolve(pair.target, progress)
+    if pair.av.base_sha256 and base.sha256 and pair.av.base_sha256 != base.sha256:
+        raise pair.av.refuse(
+            "base_sha256",
+            pair.av.base_sha256,
+            base.sha256,
+            "Use the target the pair was trained on",
+        )
+    return base
+
+
+def no_target(sidecar: Sidecar) -> NLAError:
+    return NLAError(
+        f"{sidecar.path} does not say which model the pair explains",
+        why="It has no base_model; published sidecars leave it out",
+        fix="Name the model with --target, or add a line `base_model: ORG/MODEL` to the file",
     )
 
 
 def load_half(
-    folder: Path, base: Path, dtype: torch.dtype, device: torch.device, n_layers: int | None
+    folder: Path,
+    base: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    n_layers: int | None = None,
 ) -> Any:
-    """One half's model: full weights, or a LoRA on the base (cut to ``n_layers`` first)."""
-    from nla_core.nla.checkpoints import merge_adapter
+    """One half's model, frozen: full weights, or a LoRA on the base (cut to ``n_layers`` first).
 
+    Final norm and head are as they were saved; the AR is read without them (``truncate``).
+    """
     is_adapter = (folder / "adapter_config.json").is_file()
     model = load_causal_lm(
         base if is_adapter else folder,
@@ -220,7 +263,7 @@ def load_half(
         device=torch.device("cpu") if is_adapter else device,
     )
     if n_layers is not None:
-        truncate(model, n_layers)
+        keep_blocks(model, n_layers)
     if is_adapter:
         model = merge_adapter(model, folder)
     return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
@@ -231,17 +274,35 @@ def pair_halves(root: Path) -> tuple[Path, Path]:
     if (root / "av").is_dir() and (root / "ar").is_dir():
         return root / "av", root / "ar"
     name = str(root)
-    if name.endswith("-av"):
-        other = name.removesuffix("-av") + "-ar"
-        if root.is_dir() and Path(other).is_dir():
-            return root, Path(other)
-        if not root.exists() and name.count("/") == 1:
-            return resolve(name).folder, resolve(other).folder
+    twins = Path(_stem(name) + "-av"), Path(_stem(name) + "-ar")
+    if twins[0].is_dir() and twins[1].is_dir():
+        return twins
+    if name.endswith("-av") and name.count("/") == 1 and not root.exists():
+        return resolve(name).folder, resolve(str(twins[1])).folder
+    inside = [p for p in sorted(root.glob("*-av")) if Path(_stem(str(p)) + "-ar").is_dir()]
     raise NLAError(
         f"No NLA pair at '{root}'",
         why="It holds no av/ and ar/ folders, and is no NAME-av folder or hub id with a -ar twin",
-        fix="Train one with `python -m precompute train`, or use data/nla/smollm2-135m-L20",
+        fix=f"Name the pair inside it: {inside[0]}"
+        if inside
+        else "Train one with `python -m precompute train`, or use data/nla/smollm2-135m-L20",
     )
+
+
+def pair_home(root: Path) -> Path:
+    """The folder of what belongs to both halves: reference statistics, test set, card.
+
+    It is ``DIR`` where that holds ``av/`` and ``ar/``, and the AV's folder of twins.
+    """
+    return _home(root, pair_halves(root)[0])
+
+
+def _home(root: Path, av_dir: Path) -> Path:
+    return root if av_dir == root / "av" else av_dir
+
+
+def _stem(name: str) -> str:
+    return name.removesuffix("-av").removesuffix("-ar")
 
 
 def _revision(av_dir: Path, ar_dir: Path, reference: Path) -> str:

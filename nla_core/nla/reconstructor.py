@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nla_core.errors import NLAError
 from nla_core.nla.families import parts_of
 from nla_core.nla.sidecar import Sidecar
+from nla_core.nla.templates import fill
 
 HEAD_FILE = "value_head.safetensors"
 
@@ -28,9 +29,7 @@ def encode_texts(
 
     Tokenised with special tokens: families with a BOS lose half their FVE without it.
     """
-    rows = tokenizer([template.replace("{explanation}", text) for text in explanations])[
-        "input_ids"
-    ]
+    rows = tokenizer([fill(template, {"explanation": text}) for text in explanations])["input_ids"]
     ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
     for row, tokens in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)

@@ -122,7 +122,19 @@ def parse_sidecar(raw: object, path: str) -> Sidecar:
 
 
 def dump_sidecar(sidecar: Sidecar) -> str:
-    """The YAML text of a sidecar, in the released key names."""
+    """The YAML text of a sidecar, in the released key names.
+
+    Suffix ids are left out where there are none: a prompt that ends with the explanation itself has
+    no fixed end to hold a tokenizer to.
+    """
+    tokens: dict[str, Any] = {
+        "injection_char": sidecar.injection_char,
+        "injection_token_id": sidecar.injection_token_id,
+        "injection_left_neighbor_id": sidecar.left_neighbor_id,
+        "injection_right_neighbor_id": sidecar.right_neighbor_id,
+    }
+    if sidecar.ar_suffix_ids:
+        tokens["critic_suffix_ids"] = list(sidecar.ar_suffix_ids)
     document: dict[str, Any] = {
         "kind": "nla_model",
         "schema_version": 1,
@@ -133,13 +145,7 @@ def dump_sidecar(sidecar: Sidecar) -> str:
             "injection_scale": sidecar.injection_scale,
             "mse_scale": sidecar.mse_scale,
         },
-        "tokens": {
-            "injection_char": sidecar.injection_char,
-            "injection_token_id": sidecar.injection_token_id,
-            "injection_left_neighbor_id": sidecar.left_neighbor_id,
-            "injection_right_neighbor_id": sidecar.right_neighbor_id,
-            "critic_suffix_ids": list(sidecar.ar_suffix_ids),
-        },
+        "tokens": tokens,
         "prompt_templates": {"av": sidecar.av_template, "ar": sidecar.ar_template},
         "av_prefill": sidecar.av_prefill,
         "base_model": sidecar.base_model,

@@ -18,7 +18,7 @@ from nla_core.schema import FLAG_TEXT, Finish, Flag, Role
 from nla_core.ui import charts
 from nla_core.ui.copy_link import copy_link
 from nla_core.ui.html import Piece, draw, fill, join
-from nla_core.ui.token_strip import FLAG_NAME
+from nla_core.ui.token_strip import FLAG_NAME, was_painted
 from nla_core.ui.transcript_view import ReadingFacts, TokenFacts, TranscriptView
 
 WHO: Final = {Role.SYSTEM: "system prompt", Role.USER: "user", Role.ASSISTANT: "answer"}
@@ -61,7 +61,7 @@ def fidelity_along(view: TranscriptView, locked: int | None) -> None:
     """FVE over the whole transcript: where it can be read well, and where the reader stands."""
     with st.container(key="along", gap=None):
         draw('<p class="nla-label">Fidelity (FVE) along the transcript</p>')
-        st.plotly_chart(
+        _chart(
             charts.fidelity_line(*view.fidelity_line(), locked=locked),
             key="fidelity_line",
             config=charts.CONFIG,
@@ -250,7 +250,7 @@ def _expected_next(view: TranscriptView, token: TokenFacts) -> None:
         '<p class="nla-label">What the model expects next{came}</p>',
         came=", ◂ what came" if after else "",
     )
-    st.plotly_chart(
+    _chart(
         charts.next_tokens(
             token.top_tokens,
             token.top_probs,
@@ -261,6 +261,21 @@ def _expected_next(view: TranscriptView, token: TokenFacts) -> None:
         config={**charts.CONFIG, "staticPlot": True},
         alt="The model's most likely next tokens and their probabilities",
     )
+
+
+def _chart(figure: charts.Figure, **settings: Any) -> None:
+    """A chart, or the place for it as long as the strip has not been painted.
+
+    Plotly's script has megabytes: fetched along with the strip, it would keep the first token from
+    the screen for as long as it takes to compile.
+    """
+    if was_painted():
+        st.plotly_chart(figure, **settings)
+    else:
+        draw(
+            '<div class="nla-later" style="height: {height}px"></div>',
+            height=str(figure["layout"]["height"]),
+        )
 
 
 def signed(value: float) -> str:

@@ -22,6 +22,11 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   strip.send = (position) => setTriggerValue("lock", { position });
   strip.show(data);
+  if (data.tell && !strip.told) {
+    strip.told = true;
+    // Two frames: the first one paints, in the second it is on the screen.
+    requestAnimationFrame(() => requestAnimationFrame(() => setTriggerValue("painted", true)));
+  }
 }
 
 function el(tag, className, text) {

@@ -19,6 +19,7 @@ from nla_core.ui import palette
 from nla_core.ui.transcript_view import Chip, TranscriptView
 
 _HERE = Path(__file__).parent
+_PAINTED = "_nla_strip_was_painted"
 
 FLAG_NAME: dict[Flag, str] = {
     Flag.EARLY: "early position",
@@ -78,7 +79,8 @@ def token_strip(
 ) -> None:
     """Mount the strip. ``on_lock`` gets the position a person chose, None when they let go.
 
-    ``reveal`` scrolls a newly drawn strip to its locked token.
+    ``reveal`` scrolls a newly drawn strip to its locked token. The first strip of a session tells
+    when the browser has painted it, and the run that follows finds ``was_painted()`` true.
     """
 
     def report() -> None:
@@ -87,11 +89,26 @@ def token_strip(
             position = lock.get("position")
             on_lock(position if isinstance(position, int) else None)
 
+    def painted() -> None:
+        st.session_state[_PAINTED] = True
+
     _component(
         key=key,
-        data={**data, "locked": locked, "markup": markup, "reveal": reveal},
+        data={
+            **data,
+            "locked": locked,
+            "markup": markup,
+            "reveal": reveal,
+            "tell": not was_painted(),
+        },
         on_lock_change=report,
+        on_painted_change=painted,
     )
+
+
+def was_painted() -> bool:
+    """Whether a strip of this session is on the screen: what is heavy may come now."""
+    return bool(st.session_state.get(_PAINTED))
 
 
 def _chip(view: TranscriptView, chip: Chip) -> dict[str, Any]:

@@ -15,11 +15,14 @@ from nla_core.errors import EXIT_OK
 from nla_core.nla.checkpoints import DEFAULT_TARGET
 from precompute.output import write_result
 from precompute.train import cli_rl
+from precompute.train.teachers.settings import add_arguments as add_teacher
+from precompute.train.teachers.settings import confirm_on_terminal, from_arguments
 
 HELP = (
-    "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any LLM "
-    "API; `ar` and `av` train the halves by LoRA and resume when repeated; `expert` samples "
-    "explanations and keeps the best to train on; `assemble` writes the pair. Record its test set "
+    "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any "
+    "language model unless --teacher names one; `ar` and `av` train the halves by LoRA; `expert` "
+    "samples explanations and keeps the best to train on; all go on where they were stopped when "
+    "repeated; `assemble` writes the pair; `all` runs a whole config. Record its test set "
     "next (`testset`), then measure it (`eval`)."
 )
 EXAMPLE = (
@@ -37,7 +40,13 @@ DEFAULTS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     steps = parser.add_subparsers(dest="step", metavar="STEP", required=True)
     data = steps.add_parser("data", help="cut windows, trace the target, write labels")
-    data.add_argument("--corpus", type=Path, required=True, help=".jsonl or .jsonl.xz")
+    data.add_argument(
+        "--corpus",
+        required=True,
+        help=".jsonl(.xz), .txt, .parquet, a folder of them, or a hub's data set OWNER/NAME",
+    )
+    data.add_argument("--text-column", metavar="NAME", help="of a table (found where it is clear)")
+    data.add_argument("--max-documents", type=int, metavar="N", help="read no more than these")
     data.add_argument("--out", type=Path, required=True)
     data.add_argument("--ar-windows", type=int, default=450)
     data.add_argument("--av-windows", type=int, default=1000)
@@ -46,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--max-tokens", type=int, default=256, help="longest window (256)")
     data.add_argument("--per-window", type=int, default=16, help="positions read of each (16)")
     data.add_argument("--seed", type=int, default=0)
+    add_teacher(data)
     for role in ("ar", "av"):
         run = steps.add_parser(role, help=f"train the {role.upper()}, or go on with it")
         run.add_argument("--data", type=Path, required=True, help="folder of `train data`")
@@ -68,6 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument("--av", type=Path, required=True)
     both.add_argument("--out", type=Path, required=True)
     cli_rl.add_steps(steps)
+    whole = steps.add_parser("all", help="every step of a config, one after another; resumes")
+    whole.add_argument("--config", required=True, help="a name in train/configs, or a YAML file")
+    whole.add_argument("--corpus", required=True, help="training text, as for `train data`")
+    whole.add_argument("--prompts", nargs="+", default=[], help="held-out prompt files")
+    whole.add_argument("--out", type=Path, required=True)
+    whole.add_argument("--dry-run", action="store_true", help="print the commands and stop")
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +105,9 @@ def main(args: argparse.Namespace) -> int:
             f"Wrote {args.out}. Next: python -m precompute testset --nla {args.out} --corpus FILE"
         )
         write_result(args, {"out": str(args.out)})
+    elif args.step == "all":
+        _all(args)
+        write_result(args, {"out": str(args.out)})
     elif args.step in cli_rl.STEPS:
         write_result(args, cli_rl.main(args))
     else:
@@ -97,15 +116,24 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _all(args: argparse.Namespace) -> None:
+    from precompute.train.pipeline import plan, run_all
+
+    steps = plan(args.config, out=args.out, corpus=args.corpus, prompts=args.prompts)
+    if args.dry_run:
+        for step in steps:
+            print(step.line)
+    else:
+        run_all(steps, args.out)
+
+
 def _data(args: argparse.Namespace) -> dict[str, int]:
     from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
     from nla_core.nla.devices import pick_device, pick_dtype
     from nla_core.nla.target import Target
     from precompute.train.data import DataSettings, prepare
+    from precompute.train.sources import Reading, check_splits, load_documents
 
-    base = resolve(args.target)
-    device = pick_device(args.device)
-    model = load_causal_lm(base.folder, dtype=pick_dtype(device, args.dtype), device=device)
     settings = DataSettings(
         ar_windows=args.ar_windows,
         av_windows=args.av_windows,
@@ -115,8 +143,22 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
         per_window=args.per_window,
         seed=args.seed,
     )
-    target = Target(model, load_tokenizer(base.folder), args.layer)
-    return prepare(args.corpus, target, args.out, settings)
+    teacher = from_arguments(args)
+    # What is wrong with the text is told before minutes go into loading models.
+    documents = load_documents(args.corpus, Reading(args.text_column, args.max_documents))
+    check_splits(documents, settings.wanted())
+    base = resolve(args.target)
+    device = pick_device(args.device)
+    model = load_causal_lm(base.folder, dtype=pick_dtype(device, args.dtype), device=device)
+    return prepare(
+        documents,
+        base,
+        Target(model, load_tokenizer(base.folder), args.layer),
+        args.out,
+        settings,
+        teacher=teacher,
+        confirm=lambda forecast: confirm_on_terminal(forecast, yes=args.yes),
+    )
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -1,20 +1,17 @@
 """Training documents and the windows that are cut from them.
 
-Knows JSON-lines text corpora, splits by document hash, and two ways to show a text to the target:
-raw, or as a chat. Knows nothing of labels and vectors. The decision a reader would question: the
-split is a pure function of the document's id, so that no later change of sampling can leak a
-training document into the held-out set.
+Knows splits by document hash, and two ways to show a text to the target: raw, or as a chat. Knows
+nothing of the files documents come from, of labels and of vectors. The decision a reader would
+question: the split is a pure function of the document's id, so that no later change of sampling can
+leak a training document into the held-out set.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import lzma
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from nla_core.errors import NLAError
@@ -44,28 +41,6 @@ class Window:
     pieces: tuple[Piece, ...]
     is_chat: bool
     wants_answer: bool = False
-
-
-def load_documents(path: Path) -> list[Document]:
-    """Read ``.jsonl`` or ``.jsonl.xz`` with doc_id, source and text; NLAError names the line."""
-    if not path.is_file():
-        raise NLAError(f"No corpus at {path}", why="There is no such file", fix="Check the path")
-    opener = lzma.open if path.suffix == ".xz" else open
-    documents: list[Document] = []
-    with opener(path, "rt", encoding="utf-8") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                row = json.loads(line)
-                documents.append(
-                    Document(str(row["doc_id"]), str(row.get("source", "text")), row["text"])
-                )
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
-                raise NLAError(
-                    f"{path}, line {number} is not a document",
-                    why=f"{type(error).__name__}: {error}",
-                    fix='Each line is one object with "doc_id" and "text"',
-                ) from None
-    return documents
 
 
 def split_of(doc_id: str) -> str:

@@ -1,20 +1,20 @@
 """Training examples: a vector of the target, and the label that says what it should be read as.
 
-Knows how windows become vectors with labels, and the files they are kept in. Knows nothing of
-training. The decision a reader would question: vectors are kept raw in float16 and normalised only
-where they are used; attention sinks are left out, because their vectors hold bookkeeping.
+Knows how windows become vectors with labels. Where they are kept is parts.py's business. Knows
+nothing of training. The decision a reader would question: attention sinks and the first tokens are
+left out, because their vectors hold bookkeeping; what counts as a sink is decided within one chunk
+of windows, so that a chunk's examples depend on nothing but the chunk.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nla_core.errors import NLAError
@@ -22,10 +22,12 @@ from nla_core.nla.layout import with_answer
 from nla_core.nla.target import Target
 from nla_core.schema import HIGH_NORM_FACTOR, Section
 from precompute.train.corpus import Window
-from precompute.train.labels import Idf, structured_label
+from precompute.train.parts import read_parts, replace_parts
+from precompute.train.teachers.base import Label, LabelRequest, Teacher
 
 FIRST_POSITION = 4
 """Raw windows are read from here on; what comes before has no context to label."""
+CONTEXT_TOKENS = 80
 ANSWER_TOKENS = 64
 ANSWER_TEMPERATURE = 0.7
 
@@ -38,84 +40,95 @@ class Example:
     is_chat: bool
     token_id: int
     label: str
+    labelled_by: str
     context: str
 
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """``rows[i]`` describes ``hidden[i]``; hidden is ``[n, d_model]`` float16, raw."""
+    """``rows[i]`` describes ``hidden[i]``; hidden is ``[n, d_model]``, raw.
+
+    It is float16, or float32 where a target's values are too large for that.
+    """
 
     rows: pd.DataFrame
     hidden: Tensor
 
     def save(self, stem: Path) -> None:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        self.rows.to_parquet(stem.with_suffix(".parquet"))
-        save_file({"hidden": self.hidden.contiguous()}, stem.with_suffix(".safetensors"))
+        """Write the folder ``stem``, in place of what was there."""
+        replace_parts(stem, self.rows, self.hidden)
 
     @classmethod
     def load(cls, stem: Path) -> Examples:
-        try:
-            rows = pd.read_parquet(stem.with_suffix(".parquet"))
-            return cls(rows, load_file(stem.with_suffix(".safetensors"))["hidden"])
-        except FileNotFoundError as error:
-            raise NLAError(
-                f"No training examples at {stem}",
-                why=str(error),
-                fix="Run `python -m precompute train data` first",
-            ) from None
+        """All parts of the folder ``stem``, in order. NLAError if it is missing or damaged."""
+        return cls(*read_parts(stem))
 
 
 def build_examples(
-    target: Target,
-    windows: Sequence[Window],
-    idf: Idf,
-    *,
-    per_window: int,
-    seed: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    chunk: int = 64,
+    target: Target, windows: Sequence[Window], teacher: Teacher, *, per_window: int, seed: str
 ) -> Examples:
-    """Trace the windows and label ``per_window`` content positions of each."""
+    """Trace one chunk of windows and label ``per_window`` content positions of each.
+
+    Depends on its arguments alone. Raises NLAError if the target computes what is not a number.
+    """
     rng = random.Random(seed)
-    rows: list[Example] = []
+    windows = _answered(target, windows, rng)
+    chosen = [_positions(window, per_window, rng) for window in windows]
+    traces = target.trace([w.ids for w in windows], predict_at=chosen)
+    norms = torch.cat([t.hidden.norm(dim=-1) for t in traces])
+    ceiling = HIGH_NORM_FACTOR * float(norms.median())
+    if not torch.isfinite(norms).all():
+        raise NLAError(
+            "The target computes vectors that are not numbers",
+            why=f"{int((~norms.isfinite()).sum())} of {len(norms)} norms are NaN or infinite",
+            fix="Use --dtype float32, or check the target's weights",
+        )
+    requests: list[LabelRequest] = []
+    places: list[tuple[Window, int]] = []
     kept: list[Tensor] = []
-    for start in range(0, len(windows), chunk):
-        part = _answered(target, windows[start : start + chunk], seed + start)
-        chosen = [_positions(window, per_window, rng) for window in part]
-        traces = target.trace([w.ids for w in part], predict_at=chosen)
-        norms = torch.cat([t.hidden.norm(dim=-1) for t in traces])
-        ceiling = HIGH_NORM_FACTOR * float(norms.median())
-        for window, positions, trace in zip(part, chosen, traces, strict=True):
-            for position in positions:
-                if float(trace.hidden[position].norm()) > ceiling:
-                    continue
-                seen = window.pieces[: position + 1]
-                top = [target.tokenizer.decode([i]) for i in trace.top_ids[position].tolist()]
-                rows.append(
-                    Example(
-                        window.doc_id,
-                        window.source,
-                        position,
-                        window.is_chat,
-                        window.ids[position],
-                        structured_label(
-                            seen, top, trace.top_probs[position].tolist(), idf, rng=rng
-                        ),
-                        "".join(p.text for p in seen[-80:]),
-                    )
-                )
-                kept.append(trace.hidden[position].half())
-        progress(min(start + chunk, len(windows)), len(windows))
-    return Examples(pd.DataFrame([asdict(r) for r in rows]), torch.stack(kept))
+    for window, positions, trace in zip(windows, chosen, traces, strict=True):
+        for position in positions:
+            if float(trace.hidden[position].norm()) > ceiling:
+                continue
+            top = [target.tokenizer.decode([i]) for i in trace.top_ids[position].tolist()]
+            probs = trace.top_probs[position].tolist()
+            seen = window.pieces[: position + 1]
+            requests.append(LabelRequest(seen, tuple(top), tuple(probs), rng.getrandbits(32)))
+            places.append((window, position))
+            kept.append(trace.hidden[position])
+    labels = teacher.label(requests)
+    rows = [asdict(_example(*place, label)) for place, label in zip(places, labels, strict=True)]
+    columns = list(Example.__dataclass_fields__)
+    hidden = torch.stack(kept) if kept else torch.zeros(0, target.parts.d_model)
+    return Examples(pd.DataFrame(rows, columns=columns), as_half(hidden))
 
 
-def _answered(target: Target, windows: Sequence[Window], seed: int) -> list[Window]:
+def as_half(hidden: Tensor) -> Tensor:
+    """``hidden`` in float16, or as it is where that would make infinities of its values."""
+    half = hidden.half()
+    return half if torch.isfinite(half).all() else hidden
+
+
+def _example(window: Window, position: int, label: Label) -> Example:
+    seen = window.pieces[max(0, position + 1 - CONTEXT_TOKENS) : position + 1]
+    return Example(
+        doc_id=window.doc_id,
+        source=window.source,
+        position=position,
+        is_chat=window.is_chat,
+        token_id=window.ids[position],
+        label=label.text,
+        labelled_by=label.written_by,
+        context="".join(p.text for p in seen),
+    )
+
+
+def _answered(target: Target, windows: Sequence[Window], rng: random.Random) -> list[Window]:
     """The windows, with the target's own seeded answer where one is wanted."""
     asked = [i for i, window in enumerate(windows) if window.wants_answer]
     answers = target.answer(
         [windows[i].ids for i in asked],
-        seeds=[seed + i for i in asked],
+        seeds=[rng.getrandbits(32) for _ in asked],
         max_new_tokens=ANSWER_TOKENS,
         temperature=ANSWER_TEMPERATURE,
     )
@@ -128,10 +141,15 @@ def _answered(target: Target, windows: Sequence[Window], seed: int) -> list[Wind
 
 
 def _positions(window: Window, count: int, rng: random.Random) -> list[int]:
-    """Up to ``count`` content positions with some context before them."""
-    usable = [
+    """Up to ``count`` of the positions that may be labelled, in order."""
+    usable = labelable(window)
+    return sorted(rng.sample(usable, min(count, len(usable))))
+
+
+def labelable(window: Window) -> list[int]:
+    """Content positions of a window with some context before them."""
+    return [
         i
         for i, piece in enumerate(window.pieces)
         if piece.section is Section.CONTENT and piece.text and i >= FIRST_POSITION
     ]
-    return sorted(rng.sample(usable, min(count, len(usable))))

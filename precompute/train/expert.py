@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +33,7 @@ from precompute.progress import duration
 from precompute.train.examples import Examples
 from precompute.train.halves import Halves, load_reconstructor, load_verbalizer
 from precompute.train.memory import fitting
+from precompute.train.record import RECORD as DATA_RECORD
 from precompute.train.sampling import Sampling, draw, errors
 from precompute.train.state import say
 
@@ -71,6 +74,8 @@ def expert_iteration(
     """
     examples = Examples.load(data / split)
     total = min(len(examples.rows), limit or len(examples.rows))
+    # Neighbours share a document: any part of the split shall hold as many documents as it can.
+    order = random.Random(how.seed).sample(range(len(examples.rows)), total)
     settings = asdict(how) | {"split": split, "pair": halves.fingerprint()}
     chunks = list(_chunks(total, _claim(out, settings, max(1, batch_size // how.group))))
     todo = [c for c in chunks if not _chunk_file(out, c).is_file()]
@@ -81,12 +86,15 @@ def expert_iteration(
         reconstructor = load_reconstructor(halves, device=where, dtype=kind)
         began, drawn = time.monotonic(), 0
         for done, chunk in enumerate(todo, 1):
-            table, batch_size = fitting(
-                lambda size, chunk=chunk: _sample(
-                    verbalizer, reconstructor, examples.hidden, chunk, how, size
-                ),
-                batch_size,
+            sample = partial(
+                _sample,
+                verbalizer,
+                reconstructor,
+                examples.hidden,
+                order[chunk.start : chunk.stop],
+                how,
             )
+            table, batch_size = fitting(sample, batch_size)
             _write_table(table, _chunk_file(out, chunk))
             spent = time.monotonic() - began
             drawn += len(table)
@@ -104,7 +112,7 @@ def _sample(
     verbalizer: LocalVerbalizer,
     reconstructor: Reconstructor,
     hidden: Tensor,
-    rows: range,
+    rows: Sequence[int],
     how: Sampling,
     batch_size: int,
 ) -> pd.DataFrame:
@@ -151,9 +159,8 @@ def _assemble(
     distinct = usable.drop_duplicates(["row", "text"])
     _labelled(examples, best).save(out / "av")
     _labelled(examples, distinct if choice.keep == "all" else best).save(out / "ar")
-    for suffix in (".parquet", ".safetensors"):
-        if (data / f"val{suffix}").is_file():
-            shutil.copyfile(data / f"val{suffix}", out / f"val{suffix}")
+    shutil.copytree(data / "val", out / "val", dirs_exist_ok=True)
+    shutil.copyfile(data / DATA_RECORD, out / DATA_RECORD)
     figures = {
         "vectors": int(samples["row"].nunique()),
         "samples": len(samples),

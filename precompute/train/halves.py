@@ -17,7 +17,8 @@ import torch
 from nla_core.errors import NLAError
 from nla_core.nla.checkpoints import Resolved, load_tokenizer, resolve
 from nla_core.nla.pair import load_half, pair_halves
-from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor, load_head
+from nla_core.nla.pair import load_reconstructor as load_ar
+from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor
 from nla_core.nla.sidecar import FILE_NAME, Sidecar, load_sidecar
 from nla_core.nla.verbalizer import LocalVerbalizer
 from nla_core.store.files import sha256_file, sha256_json
@@ -81,7 +82,7 @@ def find_halves(
 
 def load_verbalizer(halves: Halves, *, device: torch.device, dtype: torch.dtype) -> LocalVerbalizer:
     """The AV, frozen, its adapter merged."""
-    model = load_half(halves.av_dir, halves.base.folder, dtype, device, None)
+    model = load_half(halves.av_dir, halves.base.folder, dtype=dtype, device=device)
     return LocalVerbalizer(model, halves.tokenizer, halves.av)
 
 
@@ -89,9 +90,14 @@ def load_reconstructor(
     halves: Halves, *, device: torch.device, dtype: torch.dtype
 ) -> Reconstructor:
     """The AR, frozen, its adapter merged."""
-    model = load_half(halves.ar_dir, halves.base.folder, dtype, device, halves.ar.layer + 1)
-    head = load_head(halves.ar_dir / HEAD_FILE, halves.ar.d_model).to(device).requires_grad_(False)
-    return Reconstructor(model, head, halves.tokenizer, halves.ar)
+    return load_ar(
+        halves.ar_dir,
+        halves.ar,
+        halves.base.folder,
+        halves.tokenizer,
+        dtype=dtype,
+        device=device,
+    )
 
 
 def half_of_run(folder: Path, role: str) -> Path:

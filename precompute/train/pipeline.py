@@ -62,14 +62,14 @@ def load_config(name: str) -> tuple[Path, Mapping[str, Any]]:
     return path, raw
 
 
-def plan(name: str, *, out: Path, corpus: Sequence[str], prompts: Sequence[str]) -> list[Step]:
+def plan(name: str, *, out: Path, corpus: str, prompts: Sequence[str]) -> list[Step]:
     """The commands of a config. Words such as ``{out}/ar`` in it are paths below ``out``.
 
     ``{corpus}`` stands for the training text, ``{prompts}`` for the held-out prompt files.
     """
     path, raw = load_config(name)
     common = {key: raw[key] for key in ("target", "layer") if key in raw}
-    lists = {"{corpus}": list(corpus), "{prompts}": list(prompts)}
+    lists = {"{corpus}": [corpus], "{prompts}": list(prompts)}
     steps: list[Step] = []
     for number, entry in enumerate(raw["steps"], 1):
         field = f"steps[{number}]"

@@ -22,6 +22,7 @@ from nla_core.nla.reconstructor import HEAD_FILE, identity_head, load_head
 from nla_core.nla.sidecar import FILE_NAME, dump_sidecar
 from precompute.train.contract import DEFAULT_MARKER, new_contract
 from precompute.train.examples import Examples
+from precompute.train.record import require_data
 from precompute.train.sft import SftSettings, add_lora, train
 from precompute.train.tasks import ReconstructorTask, VerbalizerTask
 
@@ -52,6 +53,7 @@ def train_role(
     Raises NLAError where the adapter does not fit.
     """
     base = resolve(base_spec)
+    require_data(data, base, layer)
     tokenizer = load_tokenizer(base.folder)
     where = pick_device(device)
     model = load_causal_lm(base.folder, dtype=pick_dtype(where, dtype), device=where)

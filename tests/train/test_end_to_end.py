@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from nla_core.errors import NLAError
 from nla_core.explain import Explainer
 from precompute.cli import main
-from precompute.train.corpus import SPLITS, load_documents, split_of
+from precompute.train.corpus import SPLITS, split_of
 from precompute.train.examples import Examples
+from precompute.train.sources import load_documents
 from tests.tiny import MARKER, TEXT, tiny_base
 
 WORDS = TEXT.split()
@@ -41,7 +42,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _data(root: Path) -> list[str]:
     arguments = ["train", "data", "--corpus", str(root / "text.jsonl"), "--out", str(root / "data")]
-    sizes = ["--ar-windows", "8", "--av-windows", "8", "--val-windows", "4", "--max-tokens", "48"]
+    sizes = ["--ar-windows", "8", "--av-windows", "8", "--val-windows", "4", "--rl-windows", "4"]
+    sizes += ["--max-tokens", "48"]
     return [*arguments, *sizes, *_model(root)]
 
 

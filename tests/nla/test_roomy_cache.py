@@ -1,0 +1,58 @@
+"""A layer with room holds what a plain one holds, through growth and rows that leave."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicSlidingWindowLayer
+
+from nla_core.nla.roomy_cache import ROOM, RoomyLayer, give_room
+
+pytestmark = pytest.mark.unit
+
+
+def _new(n: int, tokens: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(n, 2, tokens, 4), torch.randn(n, 2, tokens, 4)
+
+
+def test_it_holds_what_a_plain_layer_holds() -> None:
+    torch.manual_seed(0)
+    plain, roomy = DynamicCache(), DynamicCache()
+    for start in _new(5, 7), _new(5, 7):
+        plain.update(*start, len(plain.layers))
+        roomy.update(*start, len(roomy.layers))
+    give_room(roomy)
+    n = 5
+    for step in range(ROOM + 20):  # past the first room
+        if step in (3, 50, ROOM + 5):
+            keep = torch.tensor([i for i in range(n) if i != step % n])
+            n -= 1
+            plain.batch_select_indices(keep)
+            roomy.batch_select_indices(keep)
+        for index in range(2):
+            new = _new(n, 1 + step % 2)
+            for ours, theirs in zip(
+                roomy.update(*new, index), plain.update(*new, index), strict=True
+            ):
+                assert torch.equal(ours, theirs)
+        assert roomy.get_seq_length() == plain.get_seq_length()
+
+
+def test_a_step_copies_no_earlier_key() -> None:
+    cache = DynamicCache()
+    cache.update(*_new(3, 5), 0)
+    give_room(cache)
+    before = cache.layers[0].keys.data_ptr()
+    cache.update(*_new(3, 1), 0)
+    assert cache.layers[0].keys.data_ptr() == before
+
+
+def test_other_layers_and_empty_ones_stay() -> None:
+    cache = DynamicCache()
+    cache.update(*_new(3, 5), 0)
+    sliding = DynamicSlidingWindowLayer(sliding_window=4)
+    cache.layers.append(sliding)
+    give_room(cache)
+    assert isinstance(cache.layers[0], RoomyLayer)
+    assert cache.layers[1] is sliding
