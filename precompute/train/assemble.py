@@ -23,7 +23,7 @@ from precompute.train.runs import ADAPTER_CONFIG, ADAPTER_FILE
 def assemble(av_run: Path, ar_run: Path, out: Path) -> None:
     """Write ``out/av`` and ``out/ar`` from the last checkpoints of two runs."""
     for role, run in (("av", av_run), ("ar", ar_run)):
-        last = run / "last"
+        last = half_of_run(run, role)
         if not (last / ADAPTER_FILE).is_file():
             raise NLAError(
                 f"No finished checkpoint in {run}",

@@ -12,7 +12,6 @@ import json
 import math
 import random
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -36,6 +35,7 @@ from precompute.train.halves import Halves, load_reconstructor, load_verbalizer
 from precompute.train.memory import fitting
 from precompute.train.record import RECORD as DATA_RECORD
 from precompute.train.sampling import Sampling, draw, errors
+from precompute.train.state import say
 
 RECORD = "expert.json"
 
@@ -99,7 +99,7 @@ def expert_iteration(
             spent = time.monotonic() - began
             drawn += len(table)
             left = duration(spent / done * (len(todo) - done))
-            _say(
+            say(
                 f"{min(chunk.stop, total)}/{total} vectors, {drawn / spent:.1f} samples/s, "
                 f"mean mse_nrm {table['mse_nrm'].mean():.3f}, {left} left"
             )
@@ -225,11 +225,6 @@ def _claim(out: Path, settings: dict[str, Any], chunk: int) -> int:
             fix="Use the same settings and pair, or another --out",
         )
     return int(found["chunk_vectors"])
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
 
 
 def describe(figures: dict[str, Any]) -> str:

@@ -57,7 +57,7 @@ def find_halves(
     if pair is not None and av is None and ar is None:
         av_dir, ar_dir = pair_halves(pair)
     elif pair is None and av is not None and ar is not None:
-        av_dir, ar_dir = _of_run(av), _of_run(ar)
+        av_dir, ar_dir = half_of_run(av, "av"), half_of_run(ar, "ar")
     else:
         raise NLAError(
             "It is not clear which AV and AR to start from",
@@ -100,5 +100,12 @@ def load_reconstructor(
     )
 
 
-def _of_run(folder: Path) -> Path:
-    return folder / "last" if (folder / "last" / FILE_NAME).is_file() else folder
+def half_of_run(folder: Path, role: str) -> Path:
+    """Where a half lies: in a run's last checkpoint, below it, in a pair, or in ``folder`` itself.
+
+    A supervised run keeps one half in ``last``, GRPO both, in ``last/av`` and ``last/ar``.
+    """
+    for place in (folder / "last" / role, folder / "last", folder / role):
+        if (place / FILE_NAME).is_file():
+            return place
+    return folder

@@ -8,13 +8,13 @@ not fit once will not fit later, and trying costs a failed step each time.
 from __future__ import annotations
 
 import gc
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 
 from nla_core.errors import NLAError
+from precompute.train.state import say
 
 Result = TypeVar("Result")
 
@@ -37,8 +37,7 @@ def fitting(work: Callable[[int], Result], size: int) -> tuple[Result, int]:
                 ) from error
         # Outside the handler: its traceback holds the tensors that are to be freed.
         size //= 2
-        sys.stderr.write(f"out of GPU memory: going on with {size} rows at a time\n")
-        sys.stderr.flush()
+        say(f"out of GPU memory: going on with {size} rows at a time")
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from nla_core.explain import derive_seed
@@ -78,16 +77,16 @@ def draw(
     return [done[place] for place in range(len(wanted))]
 
 
+def rebuild(reconstructor: Reconstructor, texts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+    """``[n, d]`` float32: what the AR makes of each text; equal texts are read once."""
+    number = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+    rebuilt = reconstructor.reconstruct(list(number), batch_size=batch_size)
+    return rebuilt[[number[text] for text in texts]]
+
+
 def errors(
     reconstructor: Reconstructor, hidden: Tensor, samples: Sequence[Sample], *, batch_size: int = 64
 ) -> Tensor:
     """``[n]`` mse_nrm of what the AR makes of each sample, cut ones included, float32."""
-    number = {text: i for i, text in enumerate(dict.fromkeys(s.text for s in samples))}
-    rebuilt = reconstructor.reconstruct(list(number), batch_size=batch_size)
-    predicted = rebuilt[[number[s.text] for s in samples]]
+    predicted = rebuild(reconstructor, [s.text for s in samples], batch_size=batch_size)
     return mse_nrm(predicted, hidden[[s.row for s in samples]])
-
-
-def groups(values: Tensor, group: int) -> Tensor:
-    """``[n * group]`` as ``[n, group]``."""
-    return torch.as_tensor(values).reshape(-1, group)

@@ -1,6 +1,7 @@
 """Supervised training of an AV or AR by LoRA: the loop, its schedule, its checkpoints.
 
-Knows optimiser, schedule, logging and resuming. Knows nothing of what a batch means (see tasks.py).
+Knows schedule, logging and the order of batches. Knows nothing of what a batch means (see tasks.py)
+or of how weights and checkpoints are kept (see state.py).
 The decision a reader would question: no autocast. On a CPU it converts activations several times a
 block; instead the whole model computes in one dtype (that of inference) and the optimiser keeps
 float32 masters of the few weights that are trained.
@@ -11,8 +12,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -20,12 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from nla_core.errors import NLAError
 from nla_core.nla.families import parts_of
 from precompute.train.examples import Examples
+from precompute.train.memory import fitting
+from precompute.train.state import (
+    MasterWeights,
+    diverged,
+    load_checkpoint,
+    save_checkpoint,
+    say,
+)
 from precompute.train.tasks import Task
 
 SORTED_BATCHES = 16
@@ -63,50 +69,6 @@ def add_lora(model: Any, settings: SftSettings) -> Any:
     return get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
-class MasterWeights:
-    """AdamW on float32 copies of the trained weights, which themselves stay in compute dtype."""
-
-    def __init__(self, trained: list[nn.Parameter], lr: float) -> None:
-        self.trained = trained
-        self.masters = [p.detach().float().clone() for p in trained]
-        self.optimizer = torch.optim.AdamW(self.masters, lr=lr, weight_decay=0.0)
-
-    def step(self, lr: float, clip: float) -> float:
-        """Apply the gradients of the last backward pass; returns their norm before clipping."""
-        for master, weight in zip(self.masters, self.trained, strict=True):
-            master.grad = None if weight.grad is None else weight.grad.float()
-            weight.grad = None
-        norm = torch.nn.utils.clip_grad_norm_(self.masters, clip)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        self.write_back()
-        return float(norm)
-
-    @torch.no_grad()
-    def write_back(self) -> None:
-        for master, weight in zip(self.masters, self.trained, strict=True):
-            weight.copy_(master)
-
-    def state(self) -> dict[str, Tensor]:
-        state = {f"{i}.master": m.detach() for i, m in enumerate(self.masters)}
-        for i, master in enumerate(self.masters):
-            for name in ("exp_avg", "exp_avg_sq"):
-                state[f"{i}.{name}"] = self.optimizer.state[master][name]
-        return {name: tensor.contiguous() for name, tensor in state.items()}
-
-    @torch.no_grad()
-    def load(self, state: dict[str, Tensor], step: int) -> None:
-        for i, master in enumerate(self.masters):
-            master.copy_(state[f"{i}.master"])
-            self.optimizer.state[master] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": state[f"{i}.exp_avg"].to(master.device),
-                "exp_avg_sq": state[f"{i}.exp_avg_sq"].to(master.device),
-            }
-        self.write_back()
-
-
 def train(
     task: Task,
     data: Examples,
@@ -124,37 +86,53 @@ def train(
     """
     out.mkdir(parents=True, exist_ok=True)
     weights = MasterWeights(task.parameters, settings.lr)
-    step = _resume(out, settings, weights)
+    groups = {"optimizer": weights}
+    found = load_checkpoint(out, asdict(settings), groups)
+    step = 0 if found is None else int(found["step"])
     began, losses = time.monotonic(), []
+    micro_batch = settings.batch_size
     lengths = data.rows["label"].str.len().tolist()
     for batch in _batches(lengths, settings, step):
         labels = data.rows["label"].iloc[batch.tolist()].tolist()
-        loss = task.loss(data.hidden[batch].float(), labels)
-        if not torch.isfinite(loss):
-            raise NLAError(
-                f"Training diverged at step {step}",
-                why="The loss is not a number",
-                fix=f"Lower --lr; the checkpoint in {out / 'last'} is from before",
-            )
-        loss.backward()
+        hidden = data.hidden[batch].float()
+        loss, micro_batch = fitting(
+            lambda size, hidden=hidden, labels=labels: _backward(task, hidden, labels, size),
+            micro_batch,
+        )
         norm = weights.step(settings.lr * schedule(step, settings), settings.clip)
-        losses.append(loss.item())
+        losses.append(loss)
         step += 1
         out_of_time = time.monotonic() - began > stop_after_s
         if step % 10 == 0:
             rate = (time.monotonic() - began) / len(losses)
-            _say(f"step {step}/{settings.steps} loss {_mean(losses[-10:]):.3f} {rate:.2f} s/step")
+            say(f"step {step}/{settings.steps} loss {_mean(losses[-10:]):.3f} {rate:.2f} s/step")
         if step % settings.validate_every == 0 or step == settings.steps:
             line = {"step": step, "loss": _mean(losses[-50:]), "grad_norm": norm}
             line |= _validate(task, validation)
             line["seconds"] = time.monotonic() - began
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
-            _say(json.dumps(line))
+            say(json.dumps(line))
         if step % settings.checkpoint_every == 0 or step == settings.steps or out_of_time:
-            _checkpoint(out, settings, step, weights, save_weights)
+            state = {"step": step, "settings": asdict(settings)}
+            save_checkpoint(out, state, groups, save_weights)
         if out_of_time:
             return
+
+
+def _backward(task: Task, hidden: Tensor, labels: Sequence[str], size: int) -> float:
+    """Gradients of the mean loss of a batch, ``size`` rows at a time; returns the loss."""
+    for parameter in task.parameters:
+        parameter.grad = None
+    total = 0.0
+    for start in range(0, len(labels), size):
+        part = slice(start, start + size)
+        loss = task.loss(hidden[part], labels[part]) * (len(labels[part]) / len(labels))
+        if not torch.isfinite(loss):
+            raise diverged("The loss is not a number")
+        loss.backward()
+        total += loss.item()
+    return total
 
 
 def schedule(step: int, settings: SftSettings) -> float:
@@ -198,48 +176,5 @@ def _validate(task: Task, validation: Examples, n: int = 96) -> dict[str, float]
     return task.validate(validation.hidden[:n].float(), labels)
 
 
-def _checkpoint(
-    out: Path,
-    settings: SftSettings,
-    step: int,
-    weights: MasterWeights,
-    save_weights: Callable[[Path], None],
-) -> None:
-    staging = out / ".writing"
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    save_weights(staging)
-    save_file(weights.state(), staging / "optimizer.safetensors")
-    (staging / "state.json").write_text(json.dumps({"step": step, "settings": asdict(settings)}))
-    last, old = out / "last", out / ".old"
-    shutil.rmtree(old, ignore_errors=True)
-    if last.exists():
-        last.rename(old)
-    staging.rename(last)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _resume(out: Path, settings: SftSettings, weights: MasterWeights) -> int:
-    last = out / "last" if (out / "last").exists() else out / ".old"
-    if not (last / "state.json").is_file():
-        return 0
-    state = json.loads((last / "state.json").read_text())
-    if state["settings"] != asdict(settings):
-        raise NLAError(
-            f"{out} holds a run with other settings",
-            why=f"It was started with {state['settings']}",
-            fix="Use these settings, or another --out",
-        )
-    step = int(state["step"])
-    weights.load(load_file(last / "optimizer.safetensors"), step)
-    _say(f"resuming at step {step}")
-    return step
-
-
 def _mean(values: list[float]) -> float:
     return sum(values) / max(1, len(values))
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
 from nla_core.metrics import mse_nrm
-from nla_core.nla.families import parts_of
+from nla_core.nla.families import Parts, parts_of
 from nla_core.nla.injection import Slot, scale_for_injection
 from nla_core.nla.reconstructor import encode_texts, read_last
 
@@ -37,6 +37,29 @@ class Task(Protocol):
         ...
 
     def validate(self, hidden: Tensor, labels: Sequence[str]) -> dict[str, float]: ...
+
+
+def states_before(
+    parts: Parts, slot: Slot, injection_scale: float | None, hidden: Tensor, written: Tensor
+) -> Tensor:
+    """``[n, T + 1, d]``: the final states that predict each token of a text, and the one after.
+
+    ``hidden`` ``[n, d]`` raw vectors, ``written`` ``[n, T]`` ids of what the AV writes, prefill
+    included, right-padded with any id. With gradient, also through the prompt before the vector.
+    """
+    device = parts.device
+    cache = DynamicCache(config=parts.config)
+    prefix = torch.tensor([slot.prefix_ids], device=device)
+    parts.decoder(inputs_embeds=parts.embed(prefix), past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(hidden))
+    suffix = torch.tensor(slot.suffix_ids, device=device).expand(len(hidden), -1)
+    vector = scale_for_injection(hidden.to(device), injection_scale)[:, None].to(parts.dtype)
+    inputs = torch.cat([vector, parts.embed(suffix), parts.embed(written)], dim=1)
+    states = parts.decoder(
+        inputs_embeds=inputs, past_key_values=cache, use_cache=True
+    ).last_hidden_state
+    # The suffix's last token predicts the first written one.
+    return states[:, len(slot.suffix_ids) :]
 
 
 @dataclass(slots=True)
@@ -64,22 +87,13 @@ class VerbalizerTask:
         for row, ids in enumerate(written):
             targets[row, : len(ids)] = torch.tensor(ids)
         targets = targets.to(device)
-        cache = DynamicCache(config=parts.config)
-        prefix = torch.tensor([self.slot.prefix_ids], device=device)
-        parts.decoder(inputs_embeds=parts.embed(prefix), past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(len(written))
-        suffix = torch.tensor(self.slot.suffix_ids, device=device).expand(len(written), -1)
-        vector = scale_for_injection(hidden.to(device), self.injection_scale)[:, None]
-        vector = vector.to(parts.dtype)
-        before = targets[:, :-1].clamp(min=0)
-        inputs = torch.cat([vector, parts.embed(suffix), parts.embed(before)], dim=1)
-        states = parts.decoder(
-            inputs_embeds=inputs, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        # The suffix's last token predicts the first written one; padding needs no logits.
+        states = states_before(
+            parts, self.slot, self.injection_scale, hidden, targets[:, :-1].clamp(min=0)
+        )
+        # Padding needs no logits.
         learned = targets != -100
         learned[ROWS_WITH_TAGS:, : len(self.slot.prefill_ids)] = False
-        predicting = states[:, len(self.slot.suffix_ids) :][learned]
+        predicting = states[learned]
         return cross_entropy(parts.head(predicting).float(), targets[learned])
 
     def validate(self, hidden: Tensor, labels: Sequence[str]) -> dict[str, float]:
