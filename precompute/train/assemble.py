@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from nla_core.errors import NLAError
 from nla_core.nla.reconstructor import HEAD_FILE
 from nla_core.nla.sidecar import FILE_NAME
+from precompute.train.halves import half_of_run
 from precompute.train.runs import ADAPTER_CONFIG, ADAPTER_FILE
+from precompute.train.state import STATE_FILE
 
 
 def assemble(av_run: Path, ar_run: Path, out: Path) -> None:
@@ -40,7 +42,7 @@ def assemble(av_run: Path, ar_run: Path, out: Path) -> None:
         log = run / "log.jsonl"
         if log.is_file():
             lines = [json.loads(line) for line in log.read_text().splitlines()]
-            state = json.loads((last / "state.json").read_text())
+            state = json.loads((run / "last" / STATE_FILE).read_text())
             record = {"settings": state["settings"], "steps_done": state["step"], "log": lines}
             (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 

@@ -12,8 +12,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-STEPS = ("expert",)
+STEPS = ("expert", "grpo")
 KEEP = ("best", "all")
+REWARDS = ("mse", "log-mse")
 
 
 def add_steps(steps: Any) -> None:
@@ -42,6 +43,39 @@ def add_steps(steps: Any) -> None:
         default=0.0,
         help="keep a best sample only if its FVE is this much above its group's mean",
     )
+    expert.add_argument(
+        "--repetition",
+        type=float,
+        default=0.3,
+        help="FVE that a text loses in the choice, times its share of repeated words (0.3)",
+    )
+
+    grpo = steps.add_parser(
+        "grpo",
+        help="reinforce explanations that the AR gets back from; trains both halves",
+        description="GRPO: sample a group of explanations of each vector, reward them by how close "
+        "the AR comes, move the AV towards those above their group's mean, and teach the AR the "
+        "same texts. Give its folder to `assemble` as --av and as --ar. Repeat the command to go "
+        "on after an interruption. It stops by itself where the texts collapse.",
+    )
+    _add_start(grpo)
+    _add_sampling(grpo, group=8)
+    grpo.add_argument("--split", default="rl", help="split of --data to learn from (default: rl)")
+    grpo.add_argument("--steps", type=int, default=300)
+    grpo.add_argument("--vectors", type=int, default=8, help="vectors a step (8)")
+    grpo.add_argument("--lr-av", type=float, default=2e-4)
+    grpo.add_argument("--lr-ar", type=float, default=1e-4)
+    grpo.add_argument("--kl", type=float, default=0.01, help="weight of KL to the warm start")
+    grpo.add_argument("--clip-range", type=float, default=0.2, help="of ratios, with --inner > 1")
+    grpo.add_argument("--inner", type=int, default=1, help="AV updates on the same samples (1)")
+    grpo.add_argument("--reward", choices=REWARDS, default="mse", help="-mse_nrm, or -log of it")
+    grpo.add_argument("--infonce", type=float, default=0.0, help="weight of the in-batch term (0)")
+    grpo.add_argument("--length-penalty", type=float, default=0.0, help="reward a token costs (0)")
+    grpo.add_argument("--truncate", type=float, default=0.0, help="share of texts shown in part")
+    grpo.add_argument("--by-std", action="store_true", help="divide advantages by their deviation")
+    grpo.add_argument("--micro-batch", type=int, default=32, help="texts learned at a time (32)")
+    grpo.add_argument("--validate-every", type=int, default=25, help="and save (25)")
+    grpo.add_argument("--show-every", type=int, default=10, help="write samples.txt (10)")
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +104,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    return _expert(args)
+    return _expert(args) if args.step == "expert" else _grpo(args)
 
 
 def _expert(args: argparse.Namespace) -> dict[str, Any]:
@@ -82,7 +116,7 @@ def _expert(args: argparse.Namespace) -> dict[str, Any]:
         args.data,
         args.out,
         _sampling(args),
-        Choice(args.keep, args.margin),
+        Choice(args.keep, args.margin, args.repetition),
         split=args.split,
         limit=args.limit,
         batch_size=args.batch_size,
@@ -91,6 +125,45 @@ def _expert(args: argparse.Namespace) -> dict[str, Any]:
         minutes=args.minutes,
     )
     print(describe(figures))  # noqa: T201
+    return figures
+
+
+def _grpo(args: argparse.Namespace) -> dict[str, Any]:
+    from precompute.train.grpo import StepSettings
+    from precompute.train.halves import find_halves
+    from precompute.train.objective import Objective
+    from precompute.train.rewards import RewardSettings
+    from precompute.train.rl_run import RunSettings, train_grpo
+
+    figures = train_grpo(
+        find_halves(pair=args.pair, av=args.av, ar=args.ar),
+        args.data,
+        args.out,
+        StepSettings(
+            vectors=args.vectors,
+            sampling=_sampling(args),
+            reward=RewardSettings(args.reward, args.infonce, length_penalty=args.length_penalty),
+            objective=Objective(args.kl, args.clip_range),
+            by_std=args.by_std,
+            inner=args.inner,
+            truncate=args.truncate,
+        ),
+        RunSettings(
+            steps=args.steps,
+            lr_av=args.lr_av,
+            lr_ar=args.lr_ar,
+            validate_every=args.validate_every,
+            show_every=args.show_every,
+            seed=args.seed,
+        ),
+        split=args.split,
+        sample_batch=args.batch_size,
+        micro_batch=args.micro_batch,
+        device=args.device,
+        dtype=args.dtype,
+        stop_after_s=args.minutes * 60,
+    )
+    print(f"step {figures['step']}: validation FVE {figures['val_fve']:.3f}")  # noqa: T201
     return figures
 
 

@@ -2,8 +2,8 @@
 
 Knows the ways in which an AV that is paid by its AR goes wrong: one template, one text for all,
 texts without an end, words that repeat, texts that no longer tell vectors apart. Knows nothing of
-training. The decision a reader would question: two limits are relative to the start of the run,
-because a warm start on short labels is already repetitive, and what is healthy depends on it.
+training. The decision a reader would question: all limits heed the start of the run, because a warm
+start on short labels is already repetitive, and what is healthy depends on it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from nla_core.schema import Finish
 N = 3
 COMMON = 0.5
 """A three-word sequence that more texts than this share is part of a template."""
+
+
+WORSE = 0.2
+"""A share that began near or beyond its limit may grow by this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +82,11 @@ def _template_share(words: Sequence[Sequence[str]], held: Counter[tuple[str, ...
 def what_collapsed(now: Signals, start: Signals, limits: Limits) -> list[str]:
     """One sentence a signal that left its limits; empty while the policy is well."""
     found = []
-    if now.cut_rate > limits.cut_rate:
+    if now.cut_rate > max(limits.cut_rate, start.cut_rate + WORSE):
         found.append(f"{now.cut_rate:.0%} of the texts have no end")
-    if now.duplicate_rate > limits.duplicate_rate:
+    if now.duplicate_rate > max(limits.duplicate_rate, start.duplicate_rate + WORSE):
         found.append(f"{now.duplicate_rate:.0%} of the texts repeat another vector's")
-    if now.template_share > max(limits.template_share, start.template_share + 0.2):
+    if now.template_share > max(limits.template_share, start.template_share + WORSE):
         found.append(f"{now.template_share:.0%} of the words belong to one template")
     if now.distinct_3 < limits.distinct_3_kept * start.distinct_3:
         found.append(

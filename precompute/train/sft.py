@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +96,11 @@ def train(
     for batch in _batches(lengths, settings, step):
         labels = data.rows["label"].iloc[batch.tolist()].tolist()
         hidden = data.hidden[batch].float()
-        loss, micro_batch = fitting(
-            lambda size, hidden=hidden, labels=labels: _backward(task, hidden, labels, size),
-            micro_batch,
+        loss, micro_batch = fitting(partial(_backward, task, hidden, labels), micro_batch)
+        norm = weights.step(
+            settings.lr * schedule(step, settings.steps, settings.warmup, settings.final_lr_share),
+            settings.clip,
         )
-        norm = weights.step(settings.lr * schedule(step, settings), settings.clip)
         losses.append(loss)
         step += 1
         out_of_time = time.monotonic() - began > stop_after_s
@@ -135,13 +136,13 @@ def _backward(task: Task, hidden: Tensor, labels: Sequence[str], size: int) -> f
     return total
 
 
-def schedule(step: int, settings: SftSettings) -> float:
-    """Share of the peak learning rate at a step."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    through = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+def schedule(step: int, steps: int, warmup: int, final_share: float) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then a cosine."""
+    if step < warmup:
+        return (step + 1) / warmup
+    through = (step - warmup) / max(1, steps - warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
-    return settings.final_lr_share + (1 - settings.final_lr_share) * cosine
+    return final_share + (1 - final_share) * cosine
 
 
 def _batches(lengths: Sequence[int], settings: SftSettings, done: int) -> Iterator[Tensor]:
