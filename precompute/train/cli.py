@@ -77,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument("--ar", type=Path, required=True)
     both.add_argument("--av", type=Path, required=True)
     both.add_argument("--out", type=Path, required=True)
+    both.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="best: lowest on validation labels (default: last, right after training on samples)",
+    )
     cli_rl.add_steps(steps)
     whole = steps.add_parser("all", help="every step of a config, one after another; resumes")
     whole.add_argument("--config", required=True, help="a name in train/configs, or a YAML file")
@@ -100,7 +106,7 @@ def main(args: argparse.Namespace) -> int:
     elif args.step == "assemble":
         from precompute.train.assemble import assemble
 
-        assemble(args.av, args.ar, args.out)
+        assemble(args.av, args.ar, args.out, args.checkpoint)
         print(
             f"Wrote {args.out}. Next: python -m precompute testset --nla {args.out} --corpus FILE"
         )

@@ -27,9 +27,11 @@ from nla_core.nla.families import parts_of
 from precompute.train.examples import Examples
 from precompute.train.memory import fitting
 from precompute.train.state import (
+    BEST,
     MasterWeights,
     diverged,
     load_checkpoint,
+    replace_folder,
     save_checkpoint,
     say,
 )
@@ -82,7 +84,8 @@ def train(
 ) -> None:
     """Run (or go on with) a training in ``out``; raises NLAError when the loss is not a number.
 
-    ``out/last`` always holds the last whole checkpoint, ``out/log.jsonl`` one line a validation.
+    ``out/last`` always holds the last whole checkpoint, ``out/best`` the weights that did best on
+    ``validation``, ``out/log.jsonl`` one line a validation.
     The order of examples depends on seed and step alone: a resumed run sees the same batches.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -90,6 +93,7 @@ def train(
     groups = {"optimizer": weights}
     found = load_checkpoint(out, asdict(settings), groups)
     step = 0 if found is None else int(found["step"])
+    best = math.inf if found is None else float(found.get("best", math.inf))
     began, losses = time.monotonic(), []
     micro_batch = settings.batch_size
     lengths = data.rows["label"].str.len().tolist()
@@ -110,12 +114,15 @@ def train(
         if step % settings.validate_every == 0 or step == settings.steps:
             line = {"step": step, "loss": _mean(losses[-50:]), "grad_norm": norm}
             line |= _validate(task, validation)
+            if line[task.watched] < best:
+                best = line[task.watched]
+                replace_folder(out / BEST, save_weights)
             line["seconds"] = time.monotonic() - began
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             say(json.dumps(line))
         if step % settings.checkpoint_every == 0 or step == settings.steps or out_of_time:
-            state = {"step": step, "settings": asdict(settings)}
+            state = {"step": step, "settings": asdict(settings), "best": best}
             save_checkpoint(out, state, groups, save_weights)
         if out_of_time:
             return
