@@ -21,9 +21,9 @@ from precompute.train.teachers.settings import confirm_on_terminal, from_argumen
 HELP = (
     "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any "
     "language model unless --teacher names one; `ar` and `av` train the halves by LoRA; `expert` "
-    "samples explanations and keeps the best to train on; all go on where they were stopped when "
-    "repeated; `assemble` writes the pair; `all` runs a whole config. Record its test set "
-    "next (`testset`), then measure it (`eval`)."
+    "samples explanations and keeps the best to train on, `grpo` learns from samples by reward; "
+    "all go on where they were stopped when repeated; `assemble` writes the pair; `all` runs a "
+    "whole config. Record its test set next (`testset`), then measure it (`eval`)."
 )
 EXAMPLE = (
     "python -m precompute train data --corpus train.jsonl --out runs/data\n"

@@ -12,8 +12,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-STEPS = ("expert",)
+STEPS = ("expert", "grpo")
 KEEP = ("best", "all")
+REWARDS = ("mse", "log-mse")
 
 
 def add_steps(steps: Any) -> None:
@@ -42,6 +43,61 @@ def add_steps(steps: Any) -> None:
         default=0.0,
         help="keep a best sample only if its FVE is this much above its group's mean",
     )
+    _add_grpo(
+        steps.add_parser(
+            "grpo",
+            help="train AV and AR on the AV's own samples, by reward",
+            description="GRPO of the AV, with the AR trained along. Each step samples several "
+            "explanations of some vectors, rewards each by how well the AR gets the vector back, "
+            "and moves the AV towards those above their group's mean; a KL penalty holds it to the "
+            "warm start. A checkpoint is kept only while the texts are well: the run stops by "
+            "itself when they collapse. Repeat the command to go on after an interruption.",
+        )
+    )
+
+
+def _add_grpo(grpo: argparse.ArgumentParser) -> None:
+    _add_start(grpo)
+    _add_sampling(grpo, group=8)
+    grpo.add_argument("--split", default="rl", help="split of --data to sample (default: rl)")
+    grpo.add_argument("--steps", type=int, default=300)
+    grpo.add_argument("--vectors", type=int, default=8, help="vectors a step (8)")
+    grpo.add_argument("--lr-av", type=float, default=1e-4, help="peak for the AV's LoRA (1e-4)")
+    grpo.add_argument("--lr-ar", type=float, default=1e-4, help="peak for AR and its head (1e-4)")
+    grpo.add_argument("--warmup", type=int, default=10, help="steps to the peak, then a cosine")
+    grpo.add_argument(
+        "--kl", type=float, default=0.01, help="weight of the divergence from the warm start (.01)"
+    )
+    grpo.add_argument(
+        "--reward", choices=REWARDS, default="mse", help="-mse_nrm, or its negative logarithm"
+    )
+    grpo.add_argument(
+        "--infonce",
+        type=float,
+        default=0.0,
+        metavar="WEIGHT",
+        help="add the log-probability of finding the own vector among those of the step (0)",
+    )
+    grpo.add_argument(
+        "--length-penalty", type=float, default=0.0, metavar="X", help="off the reward, a token (0)"
+    )
+    grpo.add_argument(
+        "--truncate",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="of the samples, the AR sees only a random part (0)",
+    )
+    grpo.add_argument(
+        "--scale-advantages", action="store_true", help="divide by each group's deviation"
+    )
+    grpo.add_argument("--inner", type=int, default=1, help="AV updates on the same samples (1)")
+    grpo.add_argument(
+        "--micro-batch", type=int, default=16, help="texts learned from at a time; memory only (16)"
+    )
+    grpo.add_argument("--validate-every", type=int, default=20, help="steps; also checkpoints")
+    grpo.add_argument("--validation", type=int, default=64, help="vectors of `val` to read (64)")
+    grpo.add_argument("--show-every", type=int, default=20, help="steps between samples.txt blocks")
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +126,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    return _expert(args)
+    return _expert(args) if args.step == "expert" else _grpo(args)
 
 
 def _expert(args: argparse.Namespace) -> dict[str, Any]:
@@ -92,6 +148,50 @@ def _expert(args: argparse.Namespace) -> dict[str, Any]:
     )
     print(describe(figures))  # noqa: T201
     return figures
+
+
+def _grpo(args: argparse.Namespace) -> dict[str, Any]:
+    from precompute.train.grpo import StepSettings
+    from precompute.train.halves import find_halves
+    from precompute.train.objective import Objective
+    from precompute.train.rewards import RewardSettings
+    from precompute.train.rl_run import RunSettings, describe, run_grpo
+
+    step = StepSettings(
+        vectors=args.vectors,
+        sampling=_sampling(args),
+        reward=RewardSettings(
+            args.reward, infonce=args.infonce, length_penalty=args.length_penalty
+        ),
+        objective=Objective(kl=args.kl),
+        by_std=args.scale_advantages,
+        inner=args.inner,
+        truncate=args.truncate,
+    )
+    outcome = run_grpo(
+        find_halves(pair=args.pair, av=args.av, ar=args.ar),
+        args.data,
+        args.out,
+        RunSettings(
+            steps=args.steps,
+            lr_av=args.lr_av,
+            lr_ar=args.lr_ar,
+            warmup=args.warmup,
+            validate_every=args.validate_every,
+            validation=args.validation,
+            show_every=args.show_every,
+            seed=args.seed,
+            step=step,
+        ),
+        split=args.split,
+        sample_batch=args.batch_size,
+        micro_batch=args.micro_batch,
+        device=args.device,
+        dtype=args.dtype,
+        minutes=args.minutes,
+    )
+    print(describe(outcome, args.out))  # noqa: T201
+    return outcome.as_dict()
 
 
 def _sampling(args: argparse.Namespace) -> Any:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -135,8 +135,19 @@ def _backward(task: Task, hidden: Tensor, labels: Sequence[str], size: int) -> f
     return total
 
 
-def schedule(step: int, settings: SftSettings) -> float:
-    """Share of the peak learning rate at a step."""
+class Paced(Protocol):
+    """What a schedule needs to know of a run."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def final_lr_share(self) -> float: ...
+
+
+def schedule(step: int, settings: Paced) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then a cosine."""
     if step < settings.warmup:
         return (step + 1) / settings.warmup
     through = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
