@@ -74,7 +74,7 @@ def main() -> int:
 
 
 def permalinks(dataset: Dataset, n: int) -> list[str]:
-    """``n`` links, each to a token in the middle of another transcript (in turn if they run out)."""
+    """``n`` links, each to the middle of another transcript (in turn if they run out)."""
     ids = list(dataset.transcripts(sort="n_tokens", descending=True)["transcript_id"])
     found = []
     for transcript_id in ids[:: max(len(ids) // (n + 1), 1)][:n]:

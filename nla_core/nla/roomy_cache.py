@@ -21,6 +21,10 @@ ROOM = 64
 class RoomyLayer(DynamicLayer):
     """A growing layer whose ``[n, heads, T, d]`` keys and values are views of larger ones."""
 
+    keys: Tensor
+    values: Tensor
+    _whole: tuple[Tensor, Tensor]
+
     def __init__(self, plain: DynamicLayer) -> None:
         super().__init__()
         self.dtype, self.device = plain.dtype, plain.device
@@ -48,7 +52,7 @@ class RoomyLayer(DynamicLayer):
     def _take(self, keys: Tensor, values: Tensor, more: int = 0) -> None:
         n, heads, length, _ = keys.shape
         room = length + more + ROOM
-        self._whole: tuple[Tensor, Tensor] = (
+        self._whole = (
             keys.new_empty(n, heads, room, keys.shape[-1]),
             values.new_empty(n, heads, room, values.shape[-1]),
         )

@@ -19,17 +19,16 @@ from nla_core.nla.reconstructor import HEAD_FILE
 from nla_core.nla.sidecar import FILE_NAME
 from precompute.train.halves import half_of_run
 from precompute.train.runs import ADAPTER_CONFIG, ADAPTER_FILE
-from precompute.train.state import STATE_FILE
+from precompute.train.state import LAST, STATE_FILE
 
 
-def assemble(av_run: Path, ar_run: Path, out: Path) -> None:
-    """Write ``out/av`` and ``out/ar`` from the last checkpoints of two runs.
+def assemble(av_run: Path, ar_run: Path, out: Path, checkpoint: str = LAST) -> None:
+    """Write ``out/av`` and ``out/ar`` from the ``last`` or ``best`` checkpoints of two runs.
 
-    One run of GRPO holds both halves and may be given twice. Raises NLAError where a half is
-    missing.
+    Best is by labels. After training on samples the last one is meant: its texts leave the labels.
     """
     for role, run in (("av", av_run), ("ar", ar_run)):
-        last = half_of_run(run, role)
+        last = half_of_run(run, role, checkpoint)
         if not (last / ADAPTER_FILE).is_file():
             raise NLAError(
                 f"No finished checkpoint in {run}",
@@ -46,7 +45,7 @@ def assemble(av_run: Path, ar_run: Path, out: Path) -> None:
         log = run / "log.jsonl"
         if log.is_file():
             lines = [json.loads(line) for line in log.read_text().splitlines()]
-            state = json.loads((run / "last" / STATE_FILE).read_text())
+            state = json.loads((run / LAST / STATE_FILE).read_text())
             record = {"settings": state["settings"], "steps_done": state["step"], "log": lines}
             (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 

@@ -21,9 +21,9 @@ from precompute.train.teachers.settings import confirm_on_terminal, from_argumen
 HELP = (
     "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any "
     "language model unless --teacher names one; `ar` and `av` train the halves by LoRA; `expert` "
-    "samples explanations and keeps the best to train on, `grpo` learns from samples by reward; "
-    "all go on where they were stopped when repeated; `assemble` writes the pair; `all` runs a "
-    "whole config. Record its test set next (`testset`), then measure it (`eval`)."
+    "samples explanations and keeps the best to train on; all go on where they were stopped when "
+    "repeated; `assemble` writes the pair; `all` runs a whole config. Record its test set "
+    "next (`testset`), then measure it (`eval`)."
 )
 EXAMPLE = (
     "python -m precompute train data --corpus train.jsonl --out runs/data\n"
@@ -77,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     both.add_argument("--ar", type=Path, required=True)
     both.add_argument("--av", type=Path, required=True)
     both.add_argument("--out", type=Path, required=True)
+    both.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="best: lowest on validation labels (default: last, right after training on samples)",
+    )
     cli_rl.add_steps(steps)
     whole = steps.add_parser("all", help="every step of a config, one after another; resumes")
     whole.add_argument("--config", required=True, help="a name in train/configs, or a YAML file")
@@ -100,7 +106,7 @@ def main(args: argparse.Namespace) -> int:
     elif args.step == "assemble":
         from precompute.train.assemble import assemble
 
-        assemble(args.av, args.ar, args.out)
+        assemble(args.av, args.ar, args.out, args.checkpoint)
         print(
             f"Wrote {args.out}. Next: python -m precompute testset --nla {args.out} --corpus FILE"
         )

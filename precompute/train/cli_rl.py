@@ -43,61 +43,39 @@ def add_steps(steps: Any) -> None:
         default=0.0,
         help="keep a best sample only if its FVE is this much above its group's mean",
     )
-    _add_grpo(
-        steps.add_parser(
-            "grpo",
-            help="train AV and AR on the AV's own samples, by reward",
-            description="GRPO of the AV, with the AR trained along. Each step samples several "
-            "explanations of some vectors, rewards each by how well the AR gets the vector back, "
-            "and moves the AV towards those above their group's mean; a KL penalty holds it to the "
-            "warm start. A checkpoint is kept only while the texts are well: the run stops by "
-            "itself when they collapse. Repeat the command to go on after an interruption.",
-        )
+    expert.add_argument(
+        "--repetition",
+        type=float,
+        default=0.3,
+        help="FVE that a text loses in the choice, times its share of repeated words (0.3)",
     )
 
-
-def _add_grpo(grpo: argparse.ArgumentParser) -> None:
+    grpo = steps.add_parser(
+        "grpo",
+        help="reinforce explanations that the AR gets back from; trains both halves",
+        description="GRPO: sample a group of explanations of each vector, reward them by how close "
+        "the AR comes, move the AV towards those above their group's mean, and teach the AR the "
+        "same texts. Give its folder to `assemble` as --av and as --ar. Repeat the command to go "
+        "on after an interruption. It stops by itself where the texts collapse.",
+    )
     _add_start(grpo)
     _add_sampling(grpo, group=8)
-    grpo.add_argument("--split", default="rl", help="split of --data to sample (default: rl)")
+    grpo.add_argument("--split", default="rl", help="split of --data to learn from (default: rl)")
     grpo.add_argument("--steps", type=int, default=300)
     grpo.add_argument("--vectors", type=int, default=8, help="vectors a step (8)")
-    grpo.add_argument("--lr-av", type=float, default=1e-4, help="peak for the AV's LoRA (1e-4)")
-    grpo.add_argument("--lr-ar", type=float, default=1e-4, help="peak for AR and its head (1e-4)")
-    grpo.add_argument("--warmup", type=int, default=10, help="steps to the peak, then a cosine")
-    grpo.add_argument(
-        "--kl", type=float, default=0.01, help="weight of the divergence from the warm start (.01)"
-    )
-    grpo.add_argument(
-        "--reward", choices=REWARDS, default="mse", help="-mse_nrm, or its negative logarithm"
-    )
-    grpo.add_argument(
-        "--infonce",
-        type=float,
-        default=0.0,
-        metavar="WEIGHT",
-        help="add the log-probability of finding the own vector among those of the step (0)",
-    )
-    grpo.add_argument(
-        "--length-penalty", type=float, default=0.0, metavar="X", help="off the reward, a token (0)"
-    )
-    grpo.add_argument(
-        "--truncate",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="of the samples, the AR sees only a random part (0)",
-    )
-    grpo.add_argument(
-        "--scale-advantages", action="store_true", help="divide by each group's deviation"
-    )
+    grpo.add_argument("--lr-av", type=float, default=2e-4)
+    grpo.add_argument("--lr-ar", type=float, default=1e-4)
+    grpo.add_argument("--kl", type=float, default=0.01, help="weight of KL to the warm start")
+    grpo.add_argument("--clip-range", type=float, default=0.2, help="of ratios, with --inner > 1")
     grpo.add_argument("--inner", type=int, default=1, help="AV updates on the same samples (1)")
-    grpo.add_argument(
-        "--micro-batch", type=int, default=16, help="texts learned from at a time; memory only (16)"
-    )
-    grpo.add_argument("--validate-every", type=int, default=20, help="steps; also checkpoints")
-    grpo.add_argument("--validation", type=int, default=64, help="vectors of `val` to read (64)")
-    grpo.add_argument("--show-every", type=int, default=20, help="steps between samples.txt blocks")
+    grpo.add_argument("--reward", choices=REWARDS, default="mse", help="-mse_nrm, or -log of it")
+    grpo.add_argument("--infonce", type=float, default=0.0, help="weight of the in-batch term (0)")
+    grpo.add_argument("--length-penalty", type=float, default=0.0, help="reward a token costs (0)")
+    grpo.add_argument("--truncate", type=float, default=0.0, help="share of texts shown in part")
+    grpo.add_argument("--by-std", action="store_true", help="divide advantages by their deviation")
+    grpo.add_argument("--micro-batch", type=int, default=32, help="texts learned at a time (32)")
+    grpo.add_argument("--validate-every", type=int, default=25, help="and save (25)")
+    grpo.add_argument("--show-every", type=int, default=10, help="write samples.txt (10)")
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
@@ -138,7 +116,7 @@ def _expert(args: argparse.Namespace) -> dict[str, Any]:
         args.data,
         args.out,
         _sampling(args),
-        Choice(args.keep, args.margin),
+        Choice(args.keep, args.margin, args.repetition),
         split=args.split,
         limit=args.limit,
         batch_size=args.batch_size,
@@ -155,43 +133,38 @@ def _grpo(args: argparse.Namespace) -> dict[str, Any]:
     from precompute.train.halves import find_halves
     from precompute.train.objective import Objective
     from precompute.train.rewards import RewardSettings
-    from precompute.train.rl_run import RunSettings, describe, run_grpo
+    from precompute.train.rl_run import RunSettings, train_grpo
 
-    step = StepSettings(
-        vectors=args.vectors,
-        sampling=_sampling(args),
-        reward=RewardSettings(
-            args.reward, infonce=args.infonce, length_penalty=args.length_penalty
-        ),
-        objective=Objective(kl=args.kl),
-        by_std=args.scale_advantages,
-        inner=args.inner,
-        truncate=args.truncate,
-    )
-    outcome = run_grpo(
+    figures = train_grpo(
         find_halves(pair=args.pair, av=args.av, ar=args.ar),
         args.data,
         args.out,
+        StepSettings(
+            vectors=args.vectors,
+            sampling=_sampling(args),
+            reward=RewardSettings(args.reward, args.infonce, length_penalty=args.length_penalty),
+            objective=Objective(args.kl, args.clip_range),
+            by_std=args.by_std,
+            inner=args.inner,
+            truncate=args.truncate,
+        ),
         RunSettings(
             steps=args.steps,
             lr_av=args.lr_av,
             lr_ar=args.lr_ar,
-            warmup=args.warmup,
             validate_every=args.validate_every,
-            validation=args.validation,
             show_every=args.show_every,
             seed=args.seed,
-            step=step,
         ),
         split=args.split,
         sample_batch=args.batch_size,
         micro_batch=args.micro_batch,
         device=args.device,
         dtype=args.dtype,
-        minutes=args.minutes,
+        stop_after_s=args.minutes * 60,
     )
-    print(describe(outcome, args.out))  # noqa: T201
-    return outcome.as_dict()
+    print(f"step {figures['step']}: validation FVE {figures['val_fve']:.3f}")  # noqa: T201
+    return figures
 
 
 def _sampling(args: argparse.Namespace) -> Any:

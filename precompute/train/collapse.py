@@ -2,9 +2,8 @@
 
 Knows the ways in which an AV that is paid by its AR goes wrong: one template, one text for all,
 texts without an end, words that repeat, texts that no longer tell vectors apart. Knows nothing of
-training. The decision a reader would question: every limit looks at the start of the run, because a
-warm start on short labels is already repetitive, and what is healthy depends on it. A run that
-starts outside a fixed limit is stopped only when it gets clearly worse.
+training. The decision a reader would question: all limits heed the start of the run, because a warm
+start on short labels is already repetitive, and what is healthy depends on it.
 """
 
 from __future__ import annotations
@@ -20,6 +19,10 @@ from nla_core.schema import Finish
 N = 3
 COMMON = 0.5
 """A three-word sequence that more texts than this share is part of a template."""
+
+
+WORSE = 0.2
+"""A share that began near or beyond its limit may grow by this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +41,13 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where health ends. ``kept`` are shares of what the run started with.
-
-    The first three give way to a start that is worse: it may be exceeded by ``slack``.
-    """
+    """Where health ends. The last two are shares of what the run started with."""
 
     duplicate_rate: float = 0.5
     cut_rate: float = 0.3
     template_share: float = 0.6
     distinct_3_kept: float = 0.5
     rank_at_1_kept: float = 0.5
-    slack: float = 0.2
-    private_fve: float = 0.1
 
 
 def signals(texts: Sequence[str], finishes: Sequence[Finish], ranks: Tensor) -> Signals:
@@ -84,11 +82,11 @@ def _template_share(words: Sequence[Sequence[str]], held: Counter[tuple[str, ...
 def what_collapsed(now: Signals, start: Signals, limits: Limits) -> list[str]:
     """One sentence a signal that left its limits; empty while the policy is well."""
     found = []
-    if now.cut_rate > max(limits.cut_rate, start.cut_rate + limits.slack):
+    if now.cut_rate > max(limits.cut_rate, start.cut_rate + WORSE):
         found.append(f"{now.cut_rate:.0%} of the texts have no end")
-    if now.duplicate_rate > max(limits.duplicate_rate, start.duplicate_rate + limits.slack):
+    if now.duplicate_rate > max(limits.duplicate_rate, start.duplicate_rate + WORSE):
         found.append(f"{now.duplicate_rate:.0%} of the texts repeat another vector's")
-    if now.template_share > max(limits.template_share, start.template_share + limits.slack):
+    if now.template_share > max(limits.template_share, start.template_share + WORSE):
         found.append(f"{now.template_share:.0%} of the words belong to one template")
     if now.distinct_3 < limits.distinct_3_kept * start.distinct_3:
         found.append(

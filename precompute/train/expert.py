@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -42,14 +43,17 @@ RECORD = "expert.json"
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is kept. ``margin``: by how much, in FVE, the best must beat its group's mean.
+    """What is kept. ``margin``: by how much the best must beat its group's mean, in FVE as chosen.
 
     ``keep`` is what the AR's examples hold: the best sample a vector, or all distinct whole ones.
-    The AV's are always the best.
+    The AV's are always the best. ``repetition`` is the FVE that a text loses when it is choosing,
+    times the share of its words that it has said before: of texts that score alike, the one that
+    says more is kept, and an AV that stammers does not teach itself to.
     """
 
     keep: Literal["best", "all"] = "best"
     margin: float = 0.0
+    repetition: float = 0.3
 
 
 def expert_iteration(
@@ -127,14 +131,21 @@ def _sample(
 def select(samples: pd.DataFrame, choice: Choice, denominator: float) -> pd.DataFrame:
     """The best sample a vector, in the order of vectors: closed, not empty, beyond the margin.
 
-    ``samples`` has columns row, sample, text, finish, mse_nrm. The mean of a group is that of its
-    usable samples.
+    ``samples`` has columns row, sample, text, finish, mse_nrm. What counts is FVE less the price
+    of repetition; the mean of a group is that of its usable samples.
     """
     usable = _usable(samples)
-    mean = usable.groupby("row")["mse_nrm"].transform("mean")
-    usable = usable.assign(gain=(mean - usable["mse_nrm"]) / denominator)
-    best = usable.sort_values(["row", "mse_nrm", "sample"]).drop_duplicates("row")
+    said_again = usable["text"].map(repetition)
+    usable = usable.assign(cost=usable["mse_nrm"] / denominator + choice.repetition * said_again)
+    usable["gain"] = usable.groupby("row")["cost"].transform("mean") - usable["cost"]
+    best = usable.sort_values(["row", "cost", "sample"]).drop_duplicates("row")
     return best[best["gain"] >= choice.margin].reset_index(drop=True)
+
+
+def repetition(text: str) -> float:
+    """Share of a text's words that stood in it before, 0 for a text without words."""
+    words = re.findall(r"\w+", text.lower())
+    return 1.0 - len(set(words)) / len(words) if words else 0.0
 
 
 def _usable(samples: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,6 @@ the AV for what the AR has memorised.
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,17 +19,15 @@ from torch import Tensor
 from nla_core.explain import derive_seed
 from nla_core.metrics import mse_nrm, rank_of_own
 from nla_core.nla.pair import Reference
+from nla_core.nla.reconstructor import Reconstructor
 from precompute.train.collapse import Signals, signals
-from precompute.train.judge import Judge
 from precompute.train.memory import fitting
 from precompute.train.objective import Objective, policy_loss
 from precompute.train.policy import Policy
 from precompute.train.rewards import RewardSettings, advantages, rewards
-from precompute.train.sampling import Sample, Sampling, draw
+from precompute.train.sampling import Sample, Sampling, draw, rebuild
 from precompute.train.state import MasterWeights, diverged
-
-SPEEDS = ("sampled_per_s", "learned_per_s")
-"""Tokens a second while sampling and judging, and while both halves learn."""
+from precompute.train.tasks import ReconstructorTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +68,8 @@ class Grpo:
     def __init__(
         self,
         policy: Policy,
-        judge: Judge,
+        ar: ReconstructorTask,
+        reconstructor: Reconstructor,
         reference: Reference,
         weights: dict[str, MasterWeights],
         settings: StepSettings,
@@ -79,7 +77,7 @@ class Grpo:
         sample_batch: int,
         micro_batch: int,
     ) -> None:
-        self.policy, self.judge, self.ar = policy, judge, judge.task
+        self.policy, self.ar, self.reconstructor = policy, ar, reconstructor
         self.reference, self.weights, self.settings = reference, weights, settings
         self.sample_batch, self.micro_batch = sample_batch, micro_batch
 
@@ -87,13 +85,9 @@ class Grpo:
         self, hidden: Tensor, rows: Sequence[int], number: int, lr_av: float, lr_ar: float
     ) -> tuple[Batch, dict[str, float]]:
         """Learn from ``hidden[rows]``; seeds hang on ``number``. Returns what is worth logging."""
-        began = time.monotonic()
         batch = self.sample(hidden, rows, number)
-        judged = time.monotonic()
-        line = self._describe(batch) | self._learn_av(batch, lr_av) | self._learn_ar(batch, lr_ar)
-        tokens = sum(len(s.token_ids) for s in batch.samples)
-        speeds = (tokens / (judged - began), tokens / (time.monotonic() - judged))
-        return batch, line | dict(zip(SPEEDS, speeds, strict=True))
+        line = self._describe(batch) | self._learn_av(batch, lr_av)
+        return batch, line | self._learn_ar(batch, lr_ar)
 
     def sample(self, hidden: Tensor, rows: Sequence[int], number: int) -> Batch:
         """Draw the groups of a step and reward them."""
@@ -102,7 +96,7 @@ class Grpo:
         own = torch.arange(len(rows)).repeat_interleave(settings.sampling.group)
         true = hidden[list(rows)].float()
         shown = [self._shown(s, number) for s in samples]
-        predicted = self.read(self.judge.read, shown)
+        predicted = rebuild(self.reconstructor, shown, batch_size=self.micro_batch)
         usable = torch.tensor([s.usable for s in samples])
         lengths = torch.tensor([float(len(s.token_ids)) for s in samples])
         value = rewards(predicted, true, own, lengths, usable, settings.reward, self.reference.mean)
@@ -130,11 +124,6 @@ class Grpo:
             self.sample_batch,
         )
         return samples
-
-    def read(self, by: Callable[[Sequence[str], int], Tensor], texts: Sequence[str]) -> Tensor:
-        """``[n, d]``: what one of the judge's ARs makes of ``texts``."""
-        found, self.micro_batch = fitting(lambda size: by(texts, size), self.micro_batch)
-        return found
 
     def fve(self, errors: Tensor) -> float:
         return 1.0 - float(errors.mean()) / self.reference.rawvar
@@ -208,7 +197,7 @@ class Grpo:
         return _summed(part_gradient, _parts(lengths, range(len(lengths)), size))
 
     def _learn_ar(self, batch: Batch, lr: float) -> dict[str, float]:
-        """One regression step on what was shown of closed texts; none where there is none."""
+        """One regression step on the whole texts of the batch; none where there is no such text."""
         usable = [i for i, s in enumerate(batch.samples) if s.usable]
         if not usable:
             return {"grad_ar": 0.0}

@@ -22,6 +22,7 @@ from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor
 from nla_core.nla.sidecar import FILE_NAME, Sidecar, load_sidecar
 from nla_core.nla.verbalizer import LocalVerbalizer
 from nla_core.store.files import sha256_file, sha256_json
+from precompute.train.state import LAST
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,12 @@ def load_reconstructor(
     )
 
 
-def half_of_run(folder: Path, role: str) -> Path:
-    """Where a half lies: in a run's last checkpoint, below it, in a pair, or in ``folder`` itself.
+def half_of_run(folder: Path, role: str, checkpoint: str = LAST) -> Path:
+    """Where a half lies: in a run's checkpoint, below it, in a pair, or in ``folder`` itself.
 
     A supervised run keeps one half in ``last``, GRPO both, in ``last/av`` and ``last/ar``.
     """
-    for place in (folder / "last" / role, folder / "last", folder / role):
+    for place in (folder / checkpoint / role, folder / checkpoint, folder / role):
         if (place / FILE_NAME).is_file():
             return place
     return folder

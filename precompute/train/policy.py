@@ -1,30 +1,41 @@
 """The AV as a policy that is trained on its own samples, beside the frozen warm start.
 
-Knows how likely either made a sample. Knows nothing of rewards and steps. The decision a reader
-would question: log-probabilities are those of the distribution that was sampled from, at its
-temperature, and cover every decision of the policy, also that of ending without a closing tag;
-otherwise giving up would cost the policy a reward and teach it nothing.
+Knows how both share one model, how likely each made a sample, and the form in which the policy is
+saved. Knows nothing of rewards and steps. The decision a reader would question: the warm start is
+itself a LoRA, so switching adapters off gives the base model and not the reference. It is therefore
+kept as a second, frozen adapter named ``reference`` beside the trained one. Merging it into the
+base instead and training a fresh LoRA on top would cost a truncated SVD to ship one adapter of the
+same rank; a second adapter costs megabytes, and at the start both are equal to the last bit, so
+that KL is exactly zero.
+
+Log-probabilities are those of the distribution that was sampled from, at its temperature.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from nla_core.errors import NLAError
 from nla_core.nla.checkpoints import load_causal_lm
-from nla_core.nla.families import parts_of
+from nla_core.nla.families import parts_of, truncate
 from nla_core.nla.injection import build_slot
-from nla_core.nla.sidecar import Sidecar
+from nla_core.nla.reconstructor import HEAD_FILE, load_head
+from nla_core.nla.sidecar import FILE_NAME, Sidecar, dump_sidecar
 from nla_core.nla.verbalizer import LocalVerbalizer
-from precompute.train.adapters import as_warm_start, load_twice, save_half
 from precompute.train.halves import Halves
+from precompute.train.runs import ADAPTER_CONFIG, ADAPTER_FILE
 from precompute.train.sampling import Sample
-from precompute.train.tasks import states_before
+from precompute.train.tasks import ReconstructorTask, states_before
+
+TRAINED, REFERENCE = "default", "reference"
 
 
 class Policy:
@@ -65,9 +76,15 @@ class Policy:
         chosen = torch.log_softmax(logits, -1).gather(-1, ids[mask][:, None])[:, 0]
         return torch.zeros(mask.shape, device=ids.device).masked_scatter(mask, chosen), mask
 
-    def as_reference(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def as_reference(self) -> Iterator[None]:
         """Inside, the model is the warm start, without gradient."""
-        return as_warm_start(self.model)
+        self.model.set_adapter(REFERENCE, inference_mode=True)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.model.set_adapter(TRAINED)
 
     def save(self, folder: Path, base_spec: str) -> None:
         save_half(self.model, self.sidecar, folder, base_spec)
@@ -84,5 +101,54 @@ def load_policy(
 ) -> Policy:
     """The AV with its adapter twice; NLAError for a half with full weights."""
     base = load_causal_lm(halves.base.folder, dtype=dtype, device=device)
-    model = load_twice(base, halves.av_dir, device=device, dtype=dtype)
+    model = _trainable(base, halves.av_dir)
+    model.load_adapter(
+        str(halves.av_dir), adapter_name=REFERENCE, is_trainable=False, autocast_adapter_dtype=False
+    )
+    model.set_adapter(TRAINED)
+    _cast_adapters(model, device, dtype)
     return Policy(model, halves.tokenizer, halves.av, temperature)
+
+
+def load_ar_task(halves: Halves, *, device: torch.device, dtype: torch.dtype) -> ReconstructorTask:
+    """The AR with its adapter and head ready to be trained."""
+    base = load_causal_lm(halves.base.folder, dtype=dtype, device=device)
+    truncate(base, halves.ar.layer + 1)
+    model = _trainable(base, halves.ar_dir)
+    _cast_adapters(model, device, dtype)
+    head = load_head(halves.ar_dir / HEAD_FILE, halves.ar.d_model).to(device)
+    return ReconstructorTask(model, head, halves.tokenizer, halves.ar.ar_template or "")
+
+
+def save_half(
+    model: Any, sidecar: Sidecar, folder: Path, base_spec: str, head: nn.Linear | None = None
+) -> None:
+    """Write the trained adapter, the sidecar and the AR's head, as a supervised run does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = model.peft_config[TRAINED]
+    config.base_model_name_or_path = base_spec
+    config.save_pretrained(folder)
+    weights = get_peft_model_state_dict(model, adapter_name=TRAINED)
+    save_file({k: v.contiguous() for k, v in weights.items()}, folder / ADAPTER_FILE)
+    if head is not None:
+        save_file({"weight": head.weight.detach().contiguous()}, folder / HEAD_FILE)
+    (folder / FILE_NAME).write_text(dump_sidecar(sidecar), encoding="utf-8")
+
+
+def _trainable(base: Any, folder: Path) -> Any:
+    if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_FILE).is_file():
+        raise NLAError(
+            f"{folder} cannot be trained by GRPO",
+            why="It holds no LoRA adapter in safetensors; full weights are not trained here",
+            fix="Start from the runs of `train av` and `train ar`, or a pair assembled from them",
+        )
+    return PeftModel.from_pretrained(
+        base, str(folder), is_trainable=True, autocast_adapter_dtype=False
+    )
+
+
+def _cast_adapters(model: Any, device: torch.device, dtype: torch.dtype) -> None:
+    """A pair is shipped in float16; here everything computes in the model's own dtype."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(device=device, dtype=dtype)

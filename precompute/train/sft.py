@@ -15,8 +15,9 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,9 +27,11 @@ from nla_core.nla.families import parts_of
 from precompute.train.examples import Examples
 from precompute.train.memory import fitting
 from precompute.train.state import (
+    BEST,
     MasterWeights,
     diverged,
     load_checkpoint,
+    replace_folder,
     save_checkpoint,
     say,
 )
@@ -81,7 +84,8 @@ def train(
 ) -> None:
     """Run (or go on with) a training in ``out``; raises NLAError when the loss is not a number.
 
-    ``out/last`` always holds the last whole checkpoint, ``out/log.jsonl`` one line a validation.
+    ``out/last`` always holds the last whole checkpoint, ``out/best`` the weights that did best on
+    ``validation``, ``out/log.jsonl`` one line a validation.
     The order of examples depends on seed and step alone: a resumed run sees the same batches.
     """
     out.mkdir(parents=True, exist_ok=True)
@@ -89,17 +93,18 @@ def train(
     groups = {"optimizer": weights}
     found = load_checkpoint(out, asdict(settings), groups)
     step = 0 if found is None else int(found["step"])
+    best = math.inf if found is None else float(found.get("best", math.inf))
     began, losses = time.monotonic(), []
     micro_batch = settings.batch_size
     lengths = data.rows["label"].str.len().tolist()
     for batch in _batches(lengths, settings, step):
         labels = data.rows["label"].iloc[batch.tolist()].tolist()
         hidden = data.hidden[batch].float()
-        loss, micro_batch = fitting(
-            lambda size, hidden=hidden, labels=labels: _backward(task, hidden, labels, size),
-            micro_batch,
+        loss, micro_batch = fitting(partial(_backward, task, hidden, labels), micro_batch)
+        norm = weights.step(
+            settings.lr * schedule(step, settings.steps, settings.warmup, settings.final_lr_share),
+            settings.clip,
         )
-        norm = weights.step(settings.lr * schedule(step, settings), settings.clip)
         losses.append(loss)
         step += 1
         out_of_time = time.monotonic() - began > stop_after_s
@@ -109,12 +114,15 @@ def train(
         if step % settings.validate_every == 0 or step == settings.steps:
             line = {"step": step, "loss": _mean(losses[-50:]), "grad_norm": norm}
             line |= _validate(task, validation)
+            if line[task.watched] < best:
+                best = line[task.watched]
+                replace_folder(out / BEST, save_weights)
             line["seconds"] = time.monotonic() - began
             with (out / "log.jsonl").open("a") as log:
                 log.write(json.dumps(line) + "\n")
             say(json.dumps(line))
         if step % settings.checkpoint_every == 0 or step == settings.steps or out_of_time:
-            state = {"step": step, "settings": asdict(settings)}
+            state = {"step": step, "settings": asdict(settings), "best": best}
             save_checkpoint(out, state, groups, save_weights)
         if out_of_time:
             return
@@ -135,24 +143,13 @@ def _backward(task: Task, hidden: Tensor, labels: Sequence[str], size: int) -> f
     return total
 
 
-class Paced(Protocol):
-    """What a schedule needs to know of a run."""
-
-    @property
-    def steps(self) -> int: ...
-    @property
-    def warmup(self) -> int: ...
-    @property
-    def final_lr_share(self) -> float: ...
-
-
-def schedule(step: int, settings: Paced) -> float:
+def schedule(step: int, steps: int, warmup: int, final_share: float) -> float:
     """Share of the peak learning rate at a step: linear warm-up, then a cosine."""
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    through = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    if step < warmup:
+        return (step + 1) / warmup
+    through = (step - warmup) / max(1, steps - warmup)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, through)))
-    return settings.final_lr_share + (1 - settings.final_lr_share) * cosine
+    return final_share + (1 - final_share) * cosine
 
 
 def _batches(lengths: Sequence[int], settings: SftSettings, done: int) -> Iterator[Tensor]:

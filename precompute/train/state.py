@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from nla_core.errors import NLAError
 
 STATE_FILE = "state.json"
+LAST, BEST = "last", "best"
 
 
 class MasterWeights:
@@ -88,20 +89,28 @@ def save_checkpoint(
     """Replace ``out/last`` by the present weights, ``<name>.safetensors`` and ``state.json``.
 
     ``state`` holds at least step and settings. A crash at any point leaves a whole checkpoint in
-    ``last`` or, for a moment, in ``.old``.
+    ``last`` or, for a moment, in ``.old-last``.
     """
-    staging = out / ".writing"
+
+    def write(folder: Path) -> None:
+        save_weights(folder)
+        for name, group in weights.items():
+            save_file(group.state(), folder / f"{name}.safetensors")
+        (folder / STATE_FILE).write_text(json.dumps(dict(state)))
+
+    replace_folder(out / LAST, write)
+
+
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a new folder, then put it in the place of ``folder``."""
+    staging, old = folder.with_name(".writing"), folder.with_name(f".old-{folder.name}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
-    save_weights(staging)
-    for name, group in weights.items():
-        save_file(group.state(), staging / f"{name}.safetensors")
-    (staging / STATE_FILE).write_text(json.dumps(dict(state)))
-    last, old = out / "last", out / ".old"
+    write(staging)
     shutil.rmtree(old, ignore_errors=True)
-    if last.exists():
-        last.rename(old)
-    staging.rename(last)
+    if folder.exists():
+        folder.rename(old)
+    staging.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -112,7 +121,7 @@ def load_checkpoint(
 
     Raises NLAError where it belongs to a run with other settings.
     """
-    last = out / "last" if (out / "last").exists() else out / ".old"
+    last = out / LAST if (out / LAST).exists() else out / f".old-{LAST}"
     if not (last / STATE_FILE).is_file():
         return None
     state: dict[str, Any] = json.loads((last / STATE_FILE).read_text())

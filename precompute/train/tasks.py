@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,9 @@ ROWS_WITH_TAGS = 4
 
 class Task(Protocol):
     """What the training loop needs of a role."""
+
+    watched: ClassVar[str]
+    """The figure of ``validate`` whose lowest value marks the best checkpoint."""
 
     @property
     def parameters(self) -> list[nn.Parameter]: ...
@@ -65,6 +68,8 @@ def states_before(
 @dataclass(slots=True)
 class VerbalizerTask:
     """Cross-entropy of the label given the injected vector."""
+
+    watched: ClassVar[str] = "real"
 
     model: Any
     tokenizer: Any
@@ -113,6 +118,8 @@ class VerbalizerTask:
 @dataclass(slots=True)
 class ReconstructorTask:
     """``mse_nrm`` of the vector read from the label."""
+
+    watched: ClassVar[str] = "mse_nrm"
 
     model: Any
     head: nn.Linear

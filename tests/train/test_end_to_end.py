@@ -100,6 +100,26 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert "other settings" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("figures", "kept"), [((2.0, 1.0), "last"), ((1.0, 2.0), "earlier")])
+def test_the_best_on_validation_is_kept(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, figures: tuple[float, float], kept: str
+) -> None:
+    values = iter(figures)
+
+    def validate(*_: object) -> dict[str, float]:
+        return {"mse_nrm": next(values)}
+
+    monkeypatch.setattr("precompute.train.tasks.ReconstructorTask.validate", validate)
+    out = f"best-{kept}"
+    assert _train(prepared, "ar", out, 4, "--validate-every", "2") == 0
+    best, last = (
+        load_file(prepared / out / name / "adapter_model.safetensors") for name in ("best", "last")
+    )
+    same = all(torch.equal(best[name], tensor) for name, tensor in last.items())
+    assert same == (kept == "last")
+    assert (prepared / out / "best" / "value_head.safetensors").is_file()
+
+
 def test_training_lowers_the_loss_and_the_pair_works(prepared: Path) -> None:
     assert _train(prepared, "ar", "ar", 40, "--validate-every", "10") == 0
     assert _train(prepared, "av", "av", 40, "--validate-every", "10") == 0
@@ -111,7 +131,7 @@ def test_training_lowers_the_loss_and_the_pair_works(prepared: Path) -> None:
     assert (
         main(
             ["train", "assemble", "--ar", str(prepared / "ar"), "--av", str(prepared / "av")]
-            + ["--out", str(pair)]
+            + ["--out", str(pair), "--checkpoint", "best"]
         )
         == 0
     )

@@ -12,7 +12,7 @@ import torch
 
 from precompute.cli import main
 from precompute.train.examples import Examples
-from precompute.train.expert import Choice, select
+from precompute.train.expert import Choice, repetition, select
 
 pytestmark = pytest.mark.unit
 
@@ -41,7 +41,7 @@ def _chunks(out: Path) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def whole(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("expert") / "whole"
-    assert _expert(toy, out, json_to=out.with_suffix(".json")) == 0
+    assert _expert(toy, out, "--repetition", "0", json_to=out.with_suffix(".json")) == 0
     return out
 
 
@@ -124,6 +124,18 @@ def test_cut_and_empty_texts_and_small_gains_are_left_out() -> None:
         ],
         columns=["row", "sample", "text", "finish", "mse_nrm"],
     )
-    assert select(table, Choice(), 0.5)["text"].tolist() == ["b", "d"]
+    assert select(table, Choice(repetition=0), 0.5)["text"].tolist() == ["b", "d"]
     # Gains over the group's mean, in FVE: 0.1 / 0.5 = 0.2 and 0.01 / 0.5 = 0.02.
-    assert select(table, Choice(margin=0.1), 0.5)["text"].tolist() == ["b"]
+    assert select(table, Choice(margin=0.1, repetition=0), 0.5)["text"].tolist() == ["b"]
+
+
+def test_of_texts_that_score_alike_the_one_that_says_more_is_kept() -> None:
+    assert repetition("a b c") == repetition("") == 0.0
+    assert repetition("Next: The / the / THE.") == 0.5
+    table = pd.DataFrame(
+        [(0, 0, "rain / rain", "closed", 0.30), (0, 1, "rain / snow", "closed", 0.32)],
+        columns=["row", "sample", "text", "finish", "mse_nrm"],
+    )
+    # The repeated word costs 0.3 * 1/2 of FVE; the better vector is worth 0.02 / 0.5.
+    assert select(table, Choice(repetition=0.3), 0.5)["text"].tolist() == ["rain / snow"]
+    assert select(table, Choice(repetition=0.0), 0.5)["text"].tolist() == ["rain / rain"]
