@@ -8,6 +8,7 @@ to go on from, whatever stopped the run.
 
 from __future__ import annotations
 
+import copy
 import random
 import time
 from collections.abc import Sequence
@@ -28,8 +29,9 @@ from precompute.train.examples import Examples
 from precompute.train.grpo import Batch, Grpo, StepSettings
 from precompute.train.halves import Halves
 from precompute.train.journal import Journal, Shown
-from precompute.train.policy import load_ar_task, load_policy, save_half
-from precompute.train.sampling import rebuild
+from precompute.train.policy import as_warm_start, load_ar_task, load_policy, save_half
+from precompute.train.record import require_data
+from precompute.train.sampling import Sampling, rebuild
 from precompute.train.sft import schedule
 from precompute.train.state import MasterWeights, load_checkpoint, save_checkpoint, say
 
@@ -73,6 +75,8 @@ def train_grpo(
     line a step, ``out/samples.txt`` texts to read. Raises NLAError for a loss that is not a number,
     for a collapsed policy, and for settings or data that do not belong to the run in ``out``.
     """
+    _check(how.sampling)
+    require_data(data, halves.base, halves.av.layer)
     where = pick_device(device)
     kind = pick_dtype(where, dtype)
     examples, val = Examples.load(data / split), Examples.load(data / "val")
@@ -84,6 +88,11 @@ def train_grpo(
         )
     out.mkdir(parents=True, exist_ok=True)
     trainer = _trainer(halves, examples.hidden, how, run, where, kind, sample_batch, micro_batch)
+    # Copied before a checkpoint is loaded. It pays nobody: two halves that learn from each other
+    # can agree on a language of their own, and nothing else shows it as early.
+    first = Reconstructor(
+        trainer.ar.model, copy.deepcopy(trainer.ar.head), halves.tokenizer, halves.ar
+    )
     settings = {
         "step": asdict(how),
         "run": asdict(run),
@@ -104,7 +113,7 @@ def train_grpo(
 
     held_out = val.hidden[: run.validate_vectors].float()
     if found is None:
-        checked, start = _validate(trainer, held_out, step)
+        checked, start = _validate(trainer, first, held_out, step)
         journal.write({"step": 0} | checked)
         save({"step": 0, "start": start.as_dict(), "checked": checked})
     else:
@@ -124,7 +133,7 @@ def train_grpo(
             journal.show(step, _shown(trainer, batch, examples, rows, run.shown_vectors))
         out_of_time = time.monotonic() - began > stop_after_s
         if step % run.validate_every == 0 or step == run.steps or out_of_time:
-            checked, now = _validate(trainer, held_out, step)
+            checked, now = _validate(trainer, first, held_out, step)
             line |= checked
             journal.write(line)
             if wrong := what_collapsed(now, start, run.limits):
@@ -176,18 +185,31 @@ def _rows(n: int, vectors: int, step: int, seed: int) -> list[int]:
     return order[place * vectors : (place + 1) * vectors]
 
 
-def _validate(trainer: Grpo, hidden: Tensor, step: int) -> tuple[dict[str, float], Signals]:
+def _check(how: Sampling) -> None:
+    if how.group < 2 or how.temperature <= 0:
+        raise NLAError(
+            "Nothing can be learned from these samples",
+            why=f"{how.group} sample(s) a vector at temperature {how.temperature}: a group's "
+            "samples are compared with each other, so there must be several that differ",
+            fix="Use --samples 2 or more and a --temperature above 0",
+        )
+
+
+def _validate(
+    trainer: Grpo, first: Reconstructor, hidden: Tensor, step: int
+) -> tuple[dict[str, float], Signals]:
     """Greedy texts of held-out vectors: ``val_fve`` and the signals of collapse."""
     greedy = replace(trainer.settings.sampling, group=1, temperature=0.0)
     rows = range(len(hidden))
     samples = trainer.draw(hidden, rows, greedy, step)
-    predicted = rebuild(
-        trainer.reconstructor, [s.text for s in samples], batch_size=trainer.micro_batch
-    )
-    found = signals(
-        [s.text for s in samples],
-        [s.finish for s in samples],
-        rank_of_own(predicted, hidden, trainer.reference.mean),
+    texts = [s.text for s in samples]
+    predicted = rebuild(trainer.reconstructor, texts, batch_size=trainer.micro_batch)
+    with as_warm_start(trainer.ar.model):
+        by_first = rebuild(first, texts, batch_size=trainer.micro_batch)
+    ranks = rank_of_own(predicted, hidden, trainer.reference.mean)
+    found = replace(
+        signals(texts, [s.finish for s in samples], ranks),
+        first_ar_fve=trainer.fve(mse_nrm(by_first, hidden)),
     )
     line = {"val_fve": trainer.fve(mse_nrm(predicted, hidden))}
     return line | {f"val_{name}": value for name, value in found.as_dict().items()}, found

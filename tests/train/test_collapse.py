@@ -46,6 +46,14 @@ def test_each_limit_is_named(change: dict[str, float], said: str) -> None:
     assert said in sentence
 
 
+def test_a_language_of_their_own_is_noticed() -> None:
+    start = replace(WELL, first_ar_fve=0.28)
+    assert what_collapsed(replace(start, first_ar_fve=0.19), start, Limits()) == []
+    (sentence,) = what_collapsed(replace(start, first_ar_fve=0.17), start, Limits())
+    assert "0.280 to 0.170" in sentence
+    assert "first_ar_fve" not in WELL.as_dict()
+
+
 def test_a_start_beyond_the_limits_may_stay_as_it_is() -> None:
     poor = Signals(
         distinct_3=0.1, duplicate_rate=0.7, cut_rate=0.9, template_share=0.8, rank_at_1=0.0

@@ -96,6 +96,42 @@ def test_a_step_is_the_same_however_it_is_cut(toy: Path) -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+def test_the_gradient_is_that_of_the_surrogate(toy: Path) -> None:
+    trainer = _new(toy)
+    batch = trainer.sample(Examples.load(toy / "data" / "rl").hidden, [0, 1, 2, 3], 0)
+    tokens = sum(len(s.token_ids) for s in batch.samples)
+
+    @torch.no_grad()
+    def surrogate() -> float:
+        found, mask = trainer.policy.log_probs(batch.true[batch.own], batch.samples, 16)
+        return float((batch.advantages[:, None] * found * mask).sum()) / tokens
+
+    before = surrogate()
+    trainer._av_gradient(batch, {}, tokens, 16)
+    gradients = [p.grad.clone() for p in trainer.policy.parameters]
+    steepness = sum(float(g.square().sum()) for g in gradients)
+    with torch.no_grad():
+        for parameter, gradient in zip(trainer.policy.parameters, gradients, strict=True):
+            parameter.sub_(0.1 * gradient)
+    assert surrogate() - before == pytest.approx(0.1 * steepness, rel=0.1)
+
+
+def test_a_full_gpu_halves_what_is_learned_at_a_time(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer, honest = _new(toy), Policy.log_probs
+
+    def small(self: Policy, vectors: torch.Tensor, samples: Any, limit: int) -> Any:
+        if len(samples) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return honest(self, vectors, samples, limit)
+
+    monkeypatch.setattr(Policy, "log_probs", small)
+    trainer.step(Examples.load(toy / "data" / "rl").hidden, [0, 1, 2, 3], 0, 1e-3, 1e-3)
+    assert trainer.micro_batch == 4
+    assert "going on with 4 rows" in capsys.readouterr().err
+
+
 def test_the_reward_rises_with_a_fixed_judge(toy: Path) -> None:
     how = replace(STEP, vectors=8, sampling=replace(SAMPLING, group=8))
     trainer = _new(toy, how, micro=64)
@@ -128,6 +164,10 @@ def test_a_resumed_run_is_the_undisturbed_one(toy: Path, tmp_path: Path) -> None
     ]
     for name, tensor in weights[0].items():
         torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-6)
+    checks = [line for line in lines[0] if "val_fve" in line]
+    assert checks[0]["val_first_ar_fve"] == pytest.approx(checks[0]["val_fve"], abs=1e-5)
+    assert checks[-1]["val_first_ar_fve"] != pytest.approx(checks[-1]["val_fve"], abs=1e-5)
+    assert lines[1][-1]["val_first_ar_fve"] == pytest.approx(checks[-1]["val_first_ar_fve"])
     text = (tmp_path / "whole" / "samples.txt").read_text()
     assert text.count("==== step ") == 2
     assert "label:   " in text
@@ -170,5 +210,7 @@ def test_other_settings_and_too_few_vectors_are_refused(
     assert "70 vectors do not fill one step of 71" in capsys.readouterr().err
     one = [*start, "--out", str(tmp_path / "one"), "--vectors", "2", "--steps", "1"]
     assert main(one) == 0
+    assert main([*one, "--samples", "1"]) == 2
+    assert "Nothing can be learned" in capsys.readouterr().err
     assert main([*one, "--kl", "0.5"]) == 2
     assert "other settings" in capsys.readouterr().err
