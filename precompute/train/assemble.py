@@ -45,6 +45,8 @@ def assemble(av_run: Path, ar_run: Path, out: Path, checkpoint: str = LAST) -> N
         log = run / "log.jsonl"
         if log.is_file():
             lines = [json.loads(line) for line in log.read_text().splitlines()]
+            # A supervised run writes a line a validation, GRPO a line a step.
+            lines = [line for line in lines if "val" in line] or lines
             state = json.loads((run / LAST / STATE_FILE).read_text())
             record = {"settings": state["settings"], "steps_done": state["step"], "log": lines}
             (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")

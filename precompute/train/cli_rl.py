@@ -49,33 +49,54 @@ def add_steps(steps: Any) -> None:
         default=0.3,
         help="FVE that a text loses in the choice, times its share of repeated words (0.3)",
     )
-
-    grpo = steps.add_parser(
-        "grpo",
-        help="reinforce explanations that the AR gets back from; trains both halves",
-        description="GRPO: sample a group of explanations of each vector, reward them by how close "
-        "the AR comes, move the AV towards those above their group's mean, and teach the AR the "
-        "same texts. Give its folder to `assemble` as --av and as --ar. Repeat the command to go "
-        "on after an interruption. It stops by itself where the texts collapse.",
+    _add_grpo(
+        steps.add_parser(
+            "grpo",
+            help="reinforcement learning of the AV, the AR trained along",
+            description="GRPO. Each step samples a group of explanations for a few vectors, pays "
+            "each by how well the AR gets the vector back (an unclosed or empty one gets -2), "
+            "moves the AV towards those that beat their group, and gives the AR one regression "
+            "step on the same texts. OUT/last/av and OUT/last/ar hold both halves: give OUT as "
+            "--av and as --ar to `assemble`. OUT/log.jsonl has a line a step, OUT/samples.txt "
+            "texts to read. Repeat the command to go on after an interruption. A run whose texts "
+            "collapse stops by itself and keeps the last healthy checkpoint.",
+        )
     )
+
+
+def _add_grpo(grpo: argparse.ArgumentParser) -> None:
     _add_start(grpo)
     _add_sampling(grpo, group=8)
-    grpo.add_argument("--split", default="rl", help="split of --data to learn from (default: rl)")
-    grpo.add_argument("--steps", type=int, default=300)
-    grpo.add_argument("--vectors", type=int, default=8, help="vectors a step (8)")
-    grpo.add_argument("--lr-av", type=float, default=2e-4)
-    grpo.add_argument("--lr-ar", type=float, default=1e-4)
-    grpo.add_argument("--kl", type=float, default=0.01, help="weight of KL to the warm start")
-    grpo.add_argument("--clip-range", type=float, default=0.2, help="of ratios, with --inner > 1")
-    grpo.add_argument("--inner", type=int, default=1, help="AV updates on the same samples (1)")
-    grpo.add_argument("--reward", choices=REWARDS, default="mse", help="-mse_nrm, or -log of it")
-    grpo.add_argument("--infonce", type=float, default=0.0, help="weight of the in-batch term (0)")
-    grpo.add_argument("--length-penalty", type=float, default=0.0, help="reward a token costs (0)")
-    grpo.add_argument("--truncate", type=float, default=0.0, help="share of texts shown in part")
-    grpo.add_argument("--by-std", action="store_true", help="divide advantages by their deviation")
-    grpo.add_argument("--micro-batch", type=int, default=32, help="texts learned at a time (32)")
-    grpo.add_argument("--validate-every", type=int, default=25, help="and save (25)")
-    grpo.add_argument("--show-every", type=int, default=10, help="write samples.txt (10)")
+    add = grpo.add_argument
+    add("--split", default="rl", help="split of --data to learn from (default: rl)")
+    add("--steps", type=int, default=500, help="steps of the whole run (500)")
+    add("--vectors", type=int, default=8, help="vectors a step (8)")
+    add("--micro-batch", type=int, default=16, help="texts a backward pass (16); memory only")
+    add("--lr-av", type=float, default=1e-4, help="peak learning rate of the AV's LoRA (1e-4)")
+    add("--lr-ar", type=float, default=1e-4, help="that of the AR's LoRA and head (1e-4)")
+    add("--warmup", type=int, default=10, help="steps until the peak; a cosine follows (10)")
+    add("--kl", type=float, default=0.01, help="weight of the divergence from the start (0.01)")
+    add("--reward", choices=REWARDS, default="mse", help="minus mse_nrm, or minus its logarithm")
+    add(
+        "--infonce",
+        type=float,
+        default=0.0,
+        metavar="WEIGHT",
+        help="also pay for telling a vector from the others of its step (0)",
+    )
+    add("--length-penalty", type=float, default=0.0, metavar="PER_TOKEN", help="(0)")
+    add("--by-std", action="store_true", help="divide advantages by their group's deviation")
+    add(
+        "--truncate",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of texts of which the AR is shown only a part (0)",
+    )
+    add("--inner", type=int, default=1, help="updates of the AV on the same samples (1)")
+    add("--validate-every", type=int, default=25, help="steps between checkpoints, too (25)")
+    add("--validation-vectors", type=int, default=48, help="of `val`, always the first (48)")
+    add("--show-every", type=int, default=10, help="steps between samples in samples.txt (10)")
 
 
 def _add_start(parser: argparse.ArgumentParser) -> None:
@@ -133,37 +154,40 @@ def _grpo(args: argparse.Namespace) -> dict[str, Any]:
     from precompute.train.halves import find_halves
     from precompute.train.objective import Objective
     from precompute.train.rewards import RewardSettings
-    from precompute.train.rl_run import RunSettings, train_grpo
+    from precompute.train.rl_run import RunSettings, describe, train_grpo
 
+    step = StepSettings(
+        vectors=args.vectors,
+        sampling=_sampling(args),
+        reward=RewardSettings(args.reward, args.infonce, length_penalty=args.length_penalty),
+        objective=Objective(kl=args.kl),
+        by_std=args.by_std,
+        inner=args.inner,
+        truncate=args.truncate,
+    )
     figures = train_grpo(
         find_halves(pair=args.pair, av=args.av, ar=args.ar),
         args.data,
         args.out,
-        StepSettings(
-            vectors=args.vectors,
-            sampling=_sampling(args),
-            reward=RewardSettings(args.reward, args.infonce, length_penalty=args.length_penalty),
-            objective=Objective(args.kl, args.clip_range),
-            by_std=args.by_std,
-            inner=args.inner,
-            truncate=args.truncate,
-        ),
         RunSettings(
             steps=args.steps,
             lr_av=args.lr_av,
             lr_ar=args.lr_ar,
+            step=step,
+            warmup=args.warmup,
             validate_every=args.validate_every,
+            validation_vectors=args.validation_vectors,
             show_every=args.show_every,
+            split=args.split,
             seed=args.seed,
         ),
-        split=args.split,
         sample_batch=args.batch_size,
         micro_batch=args.micro_batch,
         device=args.device,
         dtype=args.dtype,
-        stop_after_s=args.minutes * 60,
+        minutes=args.minutes,
     )
-    print(f"step {figures['step']}: validation FVE {figures['val_fve']:.3f}")  # noqa: T201
+    print(describe(figures))  # noqa: T201
     return figures
 
 

@@ -1,10 +1,10 @@
 """Has the policy collapsed? Signals in a batch of its texts, and what they mean in words.
 
 Knows the ways in which an AV that is paid by its AR goes wrong: one template, one text for all,
-texts without an end, words that repeat, texts that no longer tell vectors apart, a language that
-only the trained AR understands. Knows nothing of training. The decision a reader would question:
-all limits heed the start of the run, because a warm start on short labels is already repetitive,
-and what is healthy depends on it.
+texts without an end, words that repeat, texts that no longer tell vectors apart. Knows nothing of
+training. The decision a reader would question: every limit also asks for a change since the start
+of the run, because a warm start on short labels is already repetitive, and what is healthy depends
+on it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,10 @@ N = 3
 COMMON = 0.5
 """A three-word sequence that more texts than this share is part of a template."""
 
-WORSE = 0.2
-"""A share that began near or beyond its limit may grow by this much."""
-
-PRIVATE = 0.1
-"""More FVE than this the texts may not lose with the AR of the start, which learned nothing new."""
-
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """Of one batch of texts, one text a vector; shares in 0..1 but for the last."""
+    """All are shares in 0..1 of one batch of texts, one text a vector."""
 
     distinct_3: float  # different three-word sequences among all of them
     duplicate_rate: float  # texts that another vector's text repeats word by word
@@ -38,22 +32,23 @@ class Signals:
     template_share: float  # words that belong to a sequence shared by half of the texts
     rank_at_1: float  # vectors that are the nearest to what the AR makes of their text
 
-    first_ar_fve: float | None = None  # FVE by the AR of the start; None where it was not asked
-
     def as_dict(self) -> dict[str, float]:
-        """What is known, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Where health ends. The last two are shares of what the run started with."""
+    """Where health ends. The ``kept`` are shares of what the run started with.
+
+    ``change`` is what a signal must have moved since the start: a few texts are no trend.
+    """
 
     duplicate_rate: float = 0.5
     cut_rate: float = 0.3
     template_share: float = 0.6
     distinct_3_kept: float = 0.5
     rank_at_1_kept: float = 0.5
+    change: float = 0.1
 
 
 def signals(texts: Sequence[str], finishes: Sequence[Finish], ranks: Tensor) -> Signals:
@@ -87,27 +82,28 @@ def _template_share(words: Sequence[Sequence[str]], held: Counter[tuple[str, ...
 
 def what_collapsed(now: Signals, start: Signals, limits: Limits) -> list[str]:
     """One sentence a signal that left its limits; empty while the policy is well."""
+
+    def above(share: float, before: float, limit: float) -> bool:
+        return share > max(limit, before + limits.change)
+
+    def below(share: float, before: float, kept: float) -> bool:
+        return share < min(kept * before, before - limits.change)
+
     found = []
-    if now.cut_rate > max(limits.cut_rate, start.cut_rate + WORSE):
+    if above(now.cut_rate, start.cut_rate, limits.cut_rate):
         found.append(f"{now.cut_rate:.0%} of the texts have no end")
-    if now.duplicate_rate > max(limits.duplicate_rate, start.duplicate_rate + WORSE):
+    if above(now.duplicate_rate, start.duplicate_rate, limits.duplicate_rate):
         found.append(f"{now.duplicate_rate:.0%} of the texts repeat another vector's")
-    if now.template_share > max(limits.template_share, start.template_share + WORSE):
+    if above(now.template_share, start.template_share, limits.template_share):
         found.append(f"{now.template_share:.0%} of the words belong to one template")
-    if now.distinct_3 < limits.distinct_3_kept * start.distinct_3:
+    if below(now.distinct_3, start.distinct_3, limits.distinct_3_kept):
         found.append(
             f"the wording has become uniform: distinct-3 fell from {start.distinct_3:.2f} "
             f"to {now.distinct_3:.2f}"
         )
-    if now.rank_at_1 < limits.rank_at_1_kept * start.rank_at_1:
+    if below(now.rank_at_1, start.rank_at_1, limits.rank_at_1_kept):
         found.append(
             f"the texts no longer tell vectors apart: {now.rank_at_1:.0%} find their own, "
             f"{start.rank_at_1:.0%} did at the start"
-        )
-    then, today = start.first_ar_fve, now.first_ar_fve
-    if then is not None and today is not None and today < then - PRIVATE:
-        found.append(
-            "AV and AR agree on a language of their own: by the AR of the start, FVE fell from "
-            f"{then:.3f} to {today:.3f}"
         )
     return found

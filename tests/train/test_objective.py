@@ -1,4 +1,4 @@
-"""The policy's loss, by hand."""
+"""The policy's loss and its gradient, by hand."""
 
 from __future__ import annotations
 
@@ -6,39 +6,63 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
 
 from precompute.train.objective import Objective, k3, policy_loss
 
 pytestmark = pytest.mark.unit
 
-MASK = torch.tensor([[True, True], [True, False]])
-BEFORE = torch.tensor([[-1.0, -2.0], [-0.5, 0.0]])
-ADVANTAGES = torch.tensor([2.0, -1.0])
+FREE = Objective(kl=0.0)
 
 
-def test_first_step_has_the_gradient_of_reinforce() -> None:
-    now = BEFORE.clone().requires_grad_(True)
-    loss, kl = policy_loss(now, BEFORE, BEFORE, ADVANTAGES, MASK, Objective(kl=0.5))
+def _one(ratio: float, advantage: float, objective: Objective = FREE) -> tuple[float, float]:
+    """Loss and its gradient for one token that became ``ratio`` times as likely."""
+    before = torch.tensor([[math.log(0.4)]])
+    now = (before + math.log(ratio)).requires_grad_()
+    mask = torch.ones(1, 1, dtype=torch.bool)
+    loss, _ = policy_loss(now, before, before, torch.tensor([advantage]), mask, objective)
     loss.backward()
-    assert float(kl) == 0.0
-    assert float(loss.detach()) == pytest.approx(-(2 + 2 - 1))
     assert now.grad is not None
-    assert now.grad.tolist() == [[-2.0, -2.0], [1.0, 0.0]]  # padding has none
+    return float(loss.detach()), float(now.grad)
 
 
-def test_a_ratio_beyond_the_range_earns_nothing_more() -> None:
-    now = (BEFORE + math.log(2.0)).requires_grad_(True)
-    loss, _ = policy_loss(now, BEFORE, now.detach(), ADVANTAGES, MASK, Objective(0.0, 0.2))
+def test_at_the_first_inner_step_the_gradient_is_that_of_reinforce() -> None:
+    assert _one(1.0, 0.7) == pytest.approx((-0.7, -0.7), abs=1e-6)
+
+
+def test_a_ratio_beyond_the_range_earns_no_more() -> None:
+    assert _one(1.5, 1.0) == pytest.approx((-1.2, 0.0), abs=1e-6)
+    assert _one(0.5, -1.0) == pytest.approx((0.8, 0.0), abs=1e-6)
+
+
+def test_but_a_wrong_move_is_always_taken_back() -> None:
+    assert _one(1.5, -1.0) == pytest.approx((1.5, 1.5), abs=1e-6)
+    assert _one(0.5, 1.0) == pytest.approx((-0.5, -0.5), abs=1e-6)
+
+
+def test_divergence_adds_its_weight() -> None:
+    """Here the reference is the policy of before: twice as likely means r = 1/2."""
+    divergence = 0.5 - 1 + math.log(2)
+    loss, gradient = _one(2.0, 0.0, Objective(kl=0.1))
+    assert loss == pytest.approx(0.1 * divergence, abs=1e-6)
+    assert gradient == pytest.approx(0.1 * (1 - 0.5), abs=1e-6)
+
+
+def test_k3_is_zero_where_both_agree_and_unbiased_elsewhere() -> None:
+    p, q = torch.tensor([0.5, 0.3, 0.2]), torch.tensor([0.2, 0.2, 0.6])
+    assert k3(p.log(), p.log()).tolist() == [0.0] * 3
+    assert (k3(p.log(), q.log()) > 0).all()
+    expected = float((p * (p / q).log()).sum())
+    assert float((p * k3(p.log(), q.log())).sum()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_padding_counts_for_nothing_and_tokens_are_summed() -> None:
+    now = torch.tensor([[-1.0, -2.0, 9.0], [-1.0, 9.0, 9.0]], requires_grad=True)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    before: Tensor = now.detach().clone()
+    reference = torch.where(mask, before, torch.zeros(()))
+    loss, kl = policy_loss(now, before, reference, torch.tensor([2.0, -1.0]), mask, Objective())
+    assert (float(loss.detach()), float(kl)) == pytest.approx((-2.0 - 2.0 + 1.0, 0.0), abs=1e-6)
     loss.backward()
-    # Gains stop at 1.2; a loss is not limited: min(2 * -1, 1.2 * -1).
-    assert float(loss.detach()) == pytest.approx(-(1.2 * 2 + 1.2 * 2 - 2))
     assert now.grad is not None
-    assert now.grad.flatten().tolist() == pytest.approx([0.0, 0.0, 2.0, 0.0])
-
-
-def test_kl_estimate_is_unbiased_and_never_negative() -> None:
-    policy, reference = torch.tensor([0.7, 0.3]), torch.tensor([0.4, 0.6])
-    each = k3(policy.log(), reference.log())
-    assert (each >= 0).all()
-    exact = (policy * (policy / reference).log()).sum()
-    assert float((policy * each).sum()) == pytest.approx(float(exact), abs=1e-6)
+    assert now.grad.tolist() == [[-2.0, -2.0, 0.0], [1.0, 0.0, 0.0]]
