@@ -1,10 +1,10 @@
 """Has the policy collapsed? Signals in a batch of its texts, and what they mean in words.
 
 Knows the ways in which an AV that is paid by its AR goes wrong: one template, one text for all,
-texts without an end, words that repeat, texts that no longer tell vectors apart. Knows nothing of
-training. The decision a reader would question: every limit also asks for a change since the start
-of the run, because a warm start on short labels is already repetitive, and what is healthy depends
-on it.
+texts without an end, words that repeat, texts that no longer tell vectors apart, a language that
+only the trained AR understands. Knows nothing of training. The decision a reader would question:
+every limit also asks for a change since the start of the run, because a warm start on short labels
+is already repetitive, and what is healthy depends on it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COMMON = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """All are shares in 0..1 of one batch of texts, one text a vector."""
+    """Of one batch of texts, one text a vector; shares in 0..1 but for the last."""
 
     distinct_3: float  # different three-word sequences among all of them
     duplicate_rate: float  # texts that another vector's text repeats word by word
@@ -32,8 +32,11 @@ class Signals:
     template_share: float  # words that belong to a sequence shared by half of the texts
     rank_at_1: float  # vectors that are the nearest to what the AR makes of their text
 
+    first_ar_fve: float | None = None  # FVE by the AR of the start; None where it was not asked
+
     def as_dict(self) -> dict[str, float]:
-        return asdict(self)
+        """What is known, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,5 +108,11 @@ def what_collapsed(now: Signals, start: Signals, limits: Limits) -> list[str]:
         found.append(
             f"the texts no longer tell vectors apart: {now.rank_at_1:.0%} find their own, "
             f"{start.rank_at_1:.0%} did at the start"
+        )
+    then, today = start.first_ar_fve, now.first_ar_fve
+    if then is not None and today is not None and today < then - limits.change:
+        found.append(
+            "AV and AR agree on a language of their own: by the AR of the start, FVE fell from "
+            f"{then:.3f} to {today:.3f}"
         )
     return found

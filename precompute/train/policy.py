@@ -14,7 +14,7 @@ Log-probabilities are those of the distribution that was sampled from, at its te
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -76,15 +76,9 @@ class Policy:
         chosen = torch.log_softmax(logits, -1).gather(-1, ids[mask][:, None])[:, 0]
         return torch.zeros(mask.shape, device=ids.device).masked_scatter(mask, chosen), mask
 
-    @contextmanager
-    def as_reference(self) -> Iterator[None]:
+    def as_reference(self) -> AbstractContextManager[None]:
         """Inside, the model is the warm start, without gradient."""
-        self.model.set_adapter(REFERENCE, inference_mode=True)
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.model.set_adapter(TRAINED)
+        return as_warm_start(self.model)
 
     def save(self, folder: Path, base_spec: str) -> None:
         save_half(self.model, self.sidecar, folder, base_spec)
@@ -101,23 +95,28 @@ def load_policy(
 ) -> Policy:
     """The AV with its adapter twice; NLAError for a half with full weights."""
     base = load_causal_lm(halves.base.folder, dtype=dtype, device=device)
-    model = _trainable(base, halves.av_dir)
-    model.load_adapter(
-        str(halves.av_dir), adapter_name=REFERENCE, is_trainable=False, autocast_adapter_dtype=False
-    )
-    model.set_adapter(TRAINED)
-    _cast_adapters(model, device, dtype)
+    model = _load_twice(base, halves.av_dir, device, dtype)
     return Policy(model, halves.tokenizer, halves.av, temperature)
 
 
 def load_ar_task(halves: Halves, *, device: torch.device, dtype: torch.dtype) -> ReconstructorTask:
-    """The AR with its adapter and head ready to be trained."""
+    """The AR with its adapter and head ready to be trained, and its adapter once more, frozen."""
     base = load_causal_lm(halves.base.folder, dtype=dtype, device=device)
     truncate(base, halves.ar.layer + 1)
-    model = _trainable(base, halves.ar_dir)
-    _cast_adapters(model, device, dtype)
+    model = _load_twice(base, halves.ar_dir, device, dtype)
     head = load_head(halves.ar_dir / HEAD_FILE, halves.ar.d_model).to(device)
     return ReconstructorTask(model, head, halves.tokenizer, halves.ar.ar_template or "")
+
+
+@contextmanager
+def as_warm_start(model: Any) -> Iterator[None]:
+    """Inside, a half that holds its adapter twice is as it began, without gradient."""
+    model.set_adapter(REFERENCE, inference_mode=True)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.set_adapter(TRAINED)
 
 
 def save_half(
@@ -135,20 +134,25 @@ def save_half(
     (folder / FILE_NAME).write_text(dump_sidecar(sidecar), encoding="utf-8")
 
 
-def _trainable(base: Any, folder: Path) -> Any:
+def _load_twice(base: Any, folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
+    """``base`` with the adapter in ``folder`` to be trained (active), and once more, frozen.
+
+    A pair is shipped in float16; here everything computes in ``dtype``.
+    """
     if not (folder / ADAPTER_CONFIG).is_file() or not (folder / ADAPTER_FILE).is_file():
         raise NLAError(
             f"{folder} cannot be trained by GRPO",
             why="It holds no LoRA adapter in safetensors; full weights are not trained here",
             fix="Start from the runs of `train av` and `train ar`, or a pair assembled from them",
         )
-    return PeftModel.from_pretrained(
+    model: Any = PeftModel.from_pretrained(
         base, str(folder), is_trainable=True, autocast_adapter_dtype=False
     )
-
-
-def _cast_adapters(model: Any, device: torch.device, dtype: torch.dtype) -> None:
-    """A pair is shipped in float16; here everything computes in the model's own dtype."""
+    model.load_adapter(
+        str(folder), adapter_name=REFERENCE, is_trainable=False, autocast_adapter_dtype=False
+    )
+    model.set_adapter(TRAINED)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.to(device=device, dtype=dtype)
+    return model

@@ -8,14 +8,16 @@ written where greedy texts on validation vectors are in health, also when time r
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from nla_core.errors import NLAError
 from nla_core.metrics import mse_nrm, rank_of_own
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.pair import Reference
@@ -25,7 +27,7 @@ from precompute.train.examples import Examples
 from precompute.train.grpo import Batch, Grpo, StepSettings
 from precompute.train.halves import Halves
 from precompute.train.journal import Journal, Shown
-from precompute.train.policy import load_ar_task, load_policy, save_half
+from precompute.train.policy import as_warm_start, load_ar_task, load_policy, save_half
 from precompute.train.record import require_data
 from precompute.train.sampling import Sampling, rebuild
 from precompute.train.sft import schedule
@@ -74,9 +76,10 @@ def train_grpo(
 
     ``out/last/av`` and ``out/last/ar`` hold the last healthy checkpoint, ``out/log.jsonl`` a line a
     step, ``out/samples.txt`` texts to read. Returns the figures that ``describe`` puts into words.
-    Raises NLAError where the data belongs to another model, ``out`` to another run, or a loss or
-    gradient is not a number; ``last`` then stays as it was.
+    Raises NLAError for samples that cannot differ, where the data belongs to another model, ``out``
+    to another run, or a loss or gradient is not a number; ``last`` then stays as it was.
     """
+    _check(settings.step.sampling)
     require_data(data, halves.base, halves.av.layer)
     examples, validation = Examples.load(data / settings.split), Examples.load(data / "val")
     where = pick_device(device)
@@ -102,6 +105,16 @@ def train_grpo(
     return _Run(halves, grpo, examples, validation, settings, out).go(minutes * 60)
 
 
+def _check(how: Sampling) -> None:
+    if how.group < 2 or how.temperature <= 0:
+        raise NLAError(
+            "Nothing can be learned from these samples",
+            why=f"{how.group} sample(s) a vector at temperature {how.temperature}: a group's "
+            "samples are compared with each other, so there must be several that differ",
+            fix="Use --samples 2 or more and a --temperature above 0",
+        )
+
+
 class _Run:
     def __init__(
         self,
@@ -114,6 +127,10 @@ class _Run:
     ) -> None:
         self.halves, self.grpo, self.out = halves, grpo, out
         self.examples, self.validation, self.settings = examples, validation, settings
+        # Copied before a checkpoint is loaded. It pays nobody: two halves that learn from each
+        # other can agree on a language of their own, and nothing else shows it as early.
+        head = copy.deepcopy(grpo.ar.head)
+        self.first_ar = Reconstructor(grpo.ar.model, head, halves.tokenizer, halves.ar)
         self.identity = asdict(settings) | {"pair": halves.fingerprint()}
         out.mkdir(parents=True, exist_ok=True)
         found = load_checkpoint(out, self.identity, grpo.weights)
@@ -175,14 +192,18 @@ class _Run:
         )
         samples = self.grpo.draw(self.validation.hidden, range(n), greedy, 0)
         true = self.validation.hidden[:n].float()
-        predicted = rebuild(
-            self.grpo.reconstructor, [s.text for s in samples], batch_size=self.grpo.micro_batch
-        )
+        texts, size = [s.text for s in samples], self.grpo.micro_batch
+        predicted = rebuild(self.grpo.reconstructor, texts, batch_size=size)
+        with as_warm_start(self.grpo.ar.model):
+            by_first = rebuild(self.first_ar, texts, batch_size=size)
         fve = self.grpo.fve(mse_nrm(predicted, true))
         if not math.isfinite(fve):
             raise diverged("What the AR makes of the validation texts is not a number")
         ranks = rank_of_own(predicted, true, self.grpo.reference.mean)
-        found = signals([s.text for s in samples], [s.finish for s in samples], ranks)
+        found = replace(
+            signals(texts, [s.finish for s in samples], ranks),
+            first_ar_fve=self.grpo.fve(mse_nrm(by_first, true)),
+        )
         return {"fve": fve} | found.as_dict(), found
 
     def _report(self, batch: Batch, line: dict[str, Any]) -> None:

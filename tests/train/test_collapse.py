@@ -79,3 +79,13 @@ def test_what_the_warm_start_was_like_is_no_collapse() -> None:
     now = Signals(0.01, 0.95, 0.55, 0.85, 0.0)
     assert what_collapsed(now, start, Limits()) == []
     assert len(what_collapsed(replace(now, cut_rate=0.61), start, Limits())) == 1
+
+
+def test_a_language_of_their_own_is_noticed() -> None:
+    start = Signals(0.9, 0.0, 0.0, 0.1, 0.6, first_ar_fve=0.28)
+    assert what_collapsed(replace(start, first_ar_fve=0.19), start, Limits()) == []
+    (sentence,) = what_collapsed(replace(start, first_ar_fve=0.17), start, Limits())
+    assert "0.280 to 0.170" in sentence
+    unasked = replace(start, first_ar_fve=None)
+    assert what_collapsed(unasked, unasked, Limits()) == []
+    assert "first_ar_fve" not in unasked.as_dict()

@@ -19,7 +19,7 @@ from precompute.train.examples import Examples
 from precompute.train.grpo import Grpo, StepSettings
 from precompute.train.halves import find_halves
 from precompute.train.objective import Objective
-from precompute.train.policy import load_ar_task, load_policy
+from precompute.train.policy import Policy, load_ar_task, load_policy
 from precompute.train.sampling import Sampling
 from precompute.train.state import MasterWeights
 
@@ -113,6 +113,46 @@ def test_inner_steps_are_held_against_what_was_sampled(toy: Path) -> None:
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
+def test_the_gradient_is_that_of_the_surrogate(toy: Path) -> None:
+    """Against finite differences, on samples that stay the same."""
+    learner, _ = _one_step(toy, 12, StepSettings(sampling=Sampling(group=4, max_new_tokens=14)))
+    batch = learner.sample(Examples.load(toy / "data" / "rl").hidden, [3, 5, 8], 0)
+    tokens = sum(len(s.token_ids) for s in batch.samples)
+
+    @torch.no_grad()
+    def surrogate() -> float:
+        found, mask = learner.policy.log_probs(batch.true[batch.own], batch.samples, 14)
+        return float((batch.advantages[:, None] * found * mask).sum()) / tokens
+
+    before = surrogate()
+    gradients = learner.weights["av"].seen
+    with torch.no_grad():
+        for parameter, gradient in zip(learner.policy.parameters, gradients, strict=True):
+            parameter.sub_(0.1 * gradient)
+    steepness = sum(float(g.square().sum()) for g in gradients)
+    assert surrogate() - before == pytest.approx(0.1 * steepness, rel=0.1)
+
+
+def test_a_full_gpu_halves_what_is_learned_at_a_time(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    honest = Policy.log_probs
+
+    def small(self: Policy, vectors: Tensor, samples: Any, limit: int) -> Any:
+        if len(samples) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+        return honest(self, vectors, samples, limit)
+
+    settings = StepSettings(sampling=Sampling(group=4, max_new_tokens=14))
+    expected, _ = _one_step(toy, 12, settings)
+    monkeypatch.setattr(Policy, "log_probs", small)
+    learner, _ = _one_step(toy, 12, settings)
+    assert learner.micro_batch == 3
+    assert "going on with 3 rows" in capsys.readouterr().err
+    pairs = zip(learner.weights["av"].seen, expected.weights["av"].seen, strict=True)
+    assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-3) for a, b in pairs)
+
+
 @pytest.fixture(scope="module")
 def trained(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("grpo") / "run"
@@ -128,6 +168,9 @@ def test_rewards_rise(trained: Path) -> None:
     assert lines[1]["kl"] == 0.0
     assert lines[-1]["kl"] > 0.0
     assert [line["step"] for line in lines if "val" in line] == [0, 12, 24]
+    first, last = lines[0]["val"], lines[-1]["val"]
+    assert first["first_ar_fve"] == pytest.approx(first["fve"], abs=1e-5)
+    assert last["first_ar_fve"] != pytest.approx(last["fve"], abs=1e-4)
     figures = json.loads(trained.with_suffix(".json").read_text())
     assert figures["checkpoint"] == figures["steps"] == 24
     assert figures["fve"] == lines[-1]["val"]["fve"]
@@ -192,6 +235,14 @@ def test_collapse_stops_and_the_last_healthy_checkpoint_stays(
     name = "av/adapter_model.safetensors"
     saved, start = load_file(out / "last" / name), load_file(toy / "av" / "last" / name[3:])
     assert all(torch.equal(saved[k], start[k]) for k in start)
+
+
+def test_samples_that_cannot_differ_are_refused(
+    toy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wrong in (["--samples", "1"], ["--temperature", "0"]):
+        assert _grpo(toy, tmp_path / "run", *wrong) == 2
+        assert "Nothing can be learned" in capsys.readouterr().err
 
 
 def test_what_is_not_a_number_is_refused_before_it_is_saved(
