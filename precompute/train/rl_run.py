@@ -156,7 +156,7 @@ class _Run:
                 warmup=settings.warmup,
                 final_share=settings.final_lr_share,
             )
-            batch, line = self.grpo.step(
+            batch, figures_of_step = self.grpo.step(
                 self.examples.hidden,
                 rows,
                 self.step,
@@ -165,7 +165,7 @@ class _Run:
             )
             self.step += 1
             spent = time.monotonic() - step_began
-            line = {"step": self.step, **line, "seconds": spent}
+            line: dict[str, Any] = {"step": self.step, **figures_of_step, "seconds": spent}
             line["tokens_per_second"] = sum(len(s.token_ids) for s in batch.samples) / spent
             out_of_time = time.monotonic() - began > seconds
             due = self.step % settings.validate_every == 0 or self.step == settings.steps
