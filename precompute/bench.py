@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from nla_core.errors import EXIT_OK
 from nla_core.nla.injection import scale_for_injection
 from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
 from nla_core.nla.verbalizer import LocalVerbalizer, strip_tags
-from precompute.output import write_result
+from precompute.output import say, write_result
 from precompute.testset import FOLDER, TestSet
 
 HELP = "Time the batched AV path against one transformers.generate a vector; prints the ratio."
@@ -43,7 +42,7 @@ def bench_explain(loaded: LoadedPair, vectors: Tensor, max_new_tokens: int) -> d
         )
     }
     fast_cpu, fast_wall = time.process_time() - cpu, time.perf_counter() - wall
-    sys.stderr.write(f"batched: {fast_cpu:.1f} s of CPU, {fast_wall:.1f} s\n")
+    say(f"batched: {fast_cpu:.1f} s of CPU, {fast_wall:.1f} s")
     cpu, wall = time.process_time(), time.perf_counter()
     plain = plain_texts(verbalizer, vectors, max_new_tokens)
     plain_cpu, plain_wall = time.process_time() - cpu, time.perf_counter() - wall

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from precompute.evaluation.best_of import best_of, candidates
 from precompute.evaluation.measure import evaluate
 from precompute.evaluation.report import write_report
 from precompute.evaluation.second_ar import load_second_ar
-from precompute.output import write_result
+from precompute.output import say, write_result
 from precompute.testset import FOLDER, TestSet
 
 HELP = (
@@ -83,7 +82,7 @@ def verbalize_all(
         now = time.monotonic()
         if now - told > PROGRESS_SECONDS:
             told, rate = now, len(texts) / (now - start)
-            sys.stderr.write(f"{len(texts)}/{len(vectors)} explained, {rate:.1f}/s\n")
+            say(f"{len(texts)}/{len(vectors)} explained, {rate:.1f}/s")
     return [texts[i] for i in range(len(vectors))]
 
 

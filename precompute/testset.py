@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from nla_core.nla.target import Answer, Target, Trace
 from nla_core.schema import EARLY_POSITIONS, HIGH_NORM_FACTOR, Section
 from precompute.corpus import Prompt, read_corpus
 from precompute.evaluation.floors import bank_floors, tail_errors
-from precompute.output import write_result
+from precompute.output import say, write_result
 from precompute.train.examples import Examples
 from precompute.train.labels import Idf, structured_label
 from precompute.train.record import require_data
@@ -135,7 +134,7 @@ def record(
             for position in _positions(prompt, text[1], trace, per_prompt):
                 rows.append(_row(prompt, text, answer, trace, position, tokenizer, idf))
                 kept.append(trace.hidden[position])
-        sys.stderr.write(f"{min(start + 8, len(prompts))}/{len(prompts)} prompts\n")
+        say(f"{min(start + 8, len(prompts))}/{len(prompts)} prompts")
     # What is measured later is what is recorded: floors are of the vectors as kept, in float16.
     hidden = torch.stack(kept).half().float()
     token_ids = [row["token_ids"] for row in rows]
@@ -143,7 +142,7 @@ def record(
     if bank is not None:
         last = [ids[-1] for ids in token_ids]
         floors = bank_floors(hidden, last, bank.hidden, bank.rows["token_id"].tolist())
-    sys.stderr.write("re-reading the last tokens of each\n")
+    say("re-reading the last tokens of each")
     tails = tail_errors(target, token_ids, hidden)
     return TestSet(pd.DataFrame(rows), hidden, floors, len(bank.rows) if bank else 0, tails)
 

@@ -28,20 +28,20 @@ def assemble(av_run: Path, ar_run: Path, out: Path, checkpoint: str = LAST) -> N
     Best is by labels. After training on samples the last one is meant: its texts leave the labels.
     """
     for role, run in (("av", av_run), ("ar", ar_run)):
-        last = half_of_run(run, role, checkpoint)
-        if not (last / ADAPTER_FILE).is_file():
+        half = half_of_run(run, role, checkpoint)
+        if not (half / ADAPTER_FILE).is_file():
             raise NLAError(
                 f"No finished checkpoint in {run}",
-                why=f"{last / ADAPTER_FILE} does not exist",
+                why=f"{half / ADAPTER_FILE} does not exist",
                 fix=f"Run `python -m precompute train {role}` first",
             )
         folder = out / role
         folder.mkdir(parents=True, exist_ok=True)
         for name in (ADAPTER_FILE, HEAD_FILE):
-            if (last / name).is_file():
-                _shrink(last / name, folder / name)
-        shutil.copyfile(last / FILE_NAME, folder / FILE_NAME)
-        shutil.copyfile(last / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
+            if (half / name).is_file():
+                _shrink(half / name, folder / name)
+        shutil.copyfile(half / FILE_NAME, folder / FILE_NAME)
+        shutil.copyfile(half / ADAPTER_CONFIG, folder / ADAPTER_CONFIG)
         log = run / "log.jsonl"
         if log.is_file():
             lines = [json.loads(line) for line in log.read_text().splitlines()]

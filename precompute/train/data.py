@@ -8,7 +8,6 @@ model; reinforcement reads no labels, so nobody should pay for them.
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from nla_core.errors import NLAError
 from nla_core.nla.checkpoints import Resolved
 from nla_core.nla.target import Target
 from nla_core.store.files import explained, sha256_json
+from precompute.output import say
 from precompute.train import record
 from precompute.train.corpus import SPLITS, Document, Window, split_of, windows
 from precompute.train.examples import build_examples, labelable
@@ -103,7 +103,7 @@ def prepare(
                 told(chunk.split, chunk.index)
                 rate = sum(len(c.windows) for c in todo[:done]) / (time.monotonic() - began)
                 of = len(chunks[chunk.split])
-                _say(f"{chunk.split}: part {chunk.index + 1} of {of}, {rate:.1f} windows/s")
+                say(f"{chunk.split}: part {chunk.index + 1} of {of}, {rate:.1f} windows/s")
             results = _results(chunks, out)
             record.finish(out, config, results)
     except Timeout:
@@ -113,11 +113,11 @@ def prepare(
             fix="Wait for it, or choose another --out",
         ) from None
     if used := writer.report():
-        _say(used)
+        say(used)
     for split, by_name in results["labelled_by"].items():
         replaced = sum(by_name.values()) - by_name.get(writer.name, 0)
         if replaced and split not in UNLABELLED:
-            _say(
+            say(
                 f"{split}: {replaced} of {sum(by_name.values())} answers of the {writer.name} "
                 "teacher were unusable, and structured labels stand in for them"
             )
@@ -159,7 +159,7 @@ def _chunks(
             seed=settings.seed + number,
         )
         if len(cut) < wanted:
-            _say(f"{split}: only {len(cut)} of {wanted} windows; many documents are too short")
+            say(f"{split}: only {len(cut)} of {wanted} windows; many documents are too short")
         if not cut:
             raise NLAError(
                 f"No window could be cut for the split '{split}'",
@@ -181,7 +181,7 @@ def _unfinished(chunks: dict[str, list[Chunk]], out: Path, config: dict[str, Any
     every = [chunk for of_split in chunks.values() for chunk in of_split]
     todo = [c for c in every if not part_is_done(out / c.split, c.index, c.key(config))]
     if len(todo) < len(every):
-        _say(f"{len(every) - len(todo)} of {len(every)} parts are there already")
+        say(f"{len(every) - len(todo)} of {len(every)} parts are there already")
     return todo
 
 
@@ -234,8 +234,3 @@ def _prefix_lengths(chunks: Sequence[Chunk], per_window: int) -> list[int]:
             n = per_window if open_end else min(per_window, len(labelable(window)))
             lengths += [half] * n
     return lengths
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

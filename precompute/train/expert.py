@@ -30,13 +30,13 @@ from nla_core.nla.reconstructor import Reconstructor
 from nla_core.nla.verbalizer import LocalVerbalizer
 from nla_core.schema import Finish
 from nla_core.store.files import write_json
+from precompute.output import say
 from precompute.progress import duration
 from precompute.train.examples import Examples
 from precompute.train.halves import Halves, load_reconstructor, load_verbalizer
 from precompute.train.memory import fitting
 from precompute.train.record import RECORD as DATA_RECORD
 from precompute.train.sampling import Sampling, draw, errors
-from precompute.train.state import say
 
 RECORD = "expert.json"
 

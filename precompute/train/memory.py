@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 
 from nla_core.errors import NLAError
-from precompute.train.state import say
+from precompute.output import say
 
 Result = TypeVar("Result")
 

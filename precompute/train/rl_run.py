@@ -22,6 +22,7 @@ from nla_core.metrics import mse_nrm, rank_of_own
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.pair import Reference
 from nla_core.nla.reconstructor import Reconstructor
+from precompute.output import say
 from precompute.train.collapse import Limits, Signals, signals, what_collapsed
 from precompute.train.examples import Examples
 from precompute.train.grpo import Batch, Grpo, StepSettings
@@ -36,7 +37,6 @@ from precompute.train.state import (
     diverged,
     load_checkpoint,
     save_checkpoint,
-    say,
 )
 
 SHOWN_VECTORS = 2

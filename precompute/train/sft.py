@@ -24,6 +24,7 @@ from torch import Tensor
 
 from nla_core.errors import NLAError
 from nla_core.nla.families import parts_of
+from precompute.output import say
 from precompute.train.examples import Examples
 from precompute.train.memory import fitting
 from precompute.train.state import (
@@ -33,7 +34,6 @@ from precompute.train.state import (
     load_checkpoint,
     replace_folder,
     save_checkpoint,
-    say,
 )
 from precompute.train.tasks import Task
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from nla_core.errors import NLAError
+from precompute.output import say
 
 STATE_FILE = "state.json"
 LAST, BEST = "last", "best"
@@ -144,9 +144,3 @@ def diverged(why: str) -> NLAError:
         why=why,
         fix="Lower the learning rate; the last checkpoint is from before and stays as it is",
     )
-
-
-def say(line: str) -> None:
-    """A line for the person who waits."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()

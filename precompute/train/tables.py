@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nla_core.errors import NLAError
+from precompute.output import say
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 TEXT_COLUMNS = ("text", "content", "document", "body", "article", "passage")
@@ -103,7 +103,7 @@ def read_rows(paths: Sequence[Path], text_column: str | None) -> Iterator[Row]:
                 )
             seen += len(batch)
     if blank:
-        sys.stderr.write(f"{blank:,} rows without text were left out, {kept:,} kept\n")
+        say(f"{blank:,} rows without text were left out, {kept:,} kept")
 
 
 def _batches(path: Path) -> Iterator[pa.RecordBatch]:

@@ -12,7 +12,6 @@ import http.client
 import json
 import os
 import random
-import sys
 import threading
 import time
 import urllib.error
@@ -23,6 +22,7 @@ from enum import StrEnum
 from typing import Any
 
 from nla_core.errors import Cancelled, NLAError
+from precompute.output import say
 
 BACKOFF_SECONDS = 1.0
 LONGEST_BACKOFF = 60.0
@@ -132,7 +132,7 @@ class ChatClient:
                 trouble = self._shown(f"an answer of unknown form: {error!r}")
             if attempt == self.tries - 1:
                 break
-            sys.stderr.write(f"{trouble}; waiting {wait:.0f} s before trying again\n")
+            say(f"{trouble}; waiting {wait:.0f} s before trying again")
             if stop.wait(wait):
                 raise Cancelled
         raise NLAError(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nla_core.errors import NLAError
+from precompute.output import say
 from precompute.train.labels import Idf
 from precompute.train.teachers.base import STRUCTURED, Teacher
 from precompute.train.teachers.chat_client import ChatClient, Provider
@@ -140,8 +141,7 @@ def make_teacher(settings: TeacherSettings, idf: Idf, out: Path) -> Teacher:
 
 def confirm_on_terminal(forecast: str, *, yes: bool) -> None:
     """Show the estimate and ask; NLAError where nobody agreed."""
-    sys.stderr.write(forecast + "\n")
-    sys.stderr.flush()
+    say(forecast)
     if yes:
         return
     if sys.stdin.isatty():
