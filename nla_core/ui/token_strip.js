@@ -5,6 +5,7 @@
 // models enters the page through textContent only.
 
 const SETTLE_MS = 160; // how long the keyboard rests before the panel follows
+const SETTLED_MS = 250; // how long a page that was just painted is left alone
 const ECHO_MS = 2000; // how long an older answer of the server may still arrive
 
 const INVISIBLE = /[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb]/;
@@ -24,8 +25,10 @@ export default function ({ data, parentElement, setTriggerValue }) {
   strip.show(data);
   if (data.tell && !strip.told) {
     strip.told = true;
-    // Two frames: the first one paints, in the second it is on the screen.
-    requestAnimationFrame(() => requestAnimationFrame(() => setTriggerValue("painted", true)));
+    // After two frames it is on the screen. A breath more, since what is asked for then keeps the
+    // browser busy for a second: first the page may settle and answer to the pointer.
+    const tell = () => setTimeout(() => setTriggerValue("painted", true), SETTLED_MS);
+    requestAnimationFrame(() => requestAnimationFrame(tell));
   }
 }
 

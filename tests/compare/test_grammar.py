@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from precompute.evaluation.grammar import (
+from nla_core.compare.grammar import (
     as_word,
     next_words,
     only_quotes,
