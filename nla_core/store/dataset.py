@@ -1,28 +1,27 @@
 """Read a published dataset: tables as frames, vectors as a memory map.
 
-Knows how to find a version, how to build the derived DuckDB file beside it, and which questions the
-pages ask. Does not know how rows came to be, nor how they are shown. The decision a reader would
-question: hashes are checked once, when the DuckDB file is built, and later starts compare sizes
-only; `python -m precompute verify` is the full check.
+Knows how to find a version, and runs the questions of ``queries.py`` on it within a time limit.
+Does not know how rows came to be, nor how they are shown. The decision a reader would question:
+hashes are checked once, when the DuckDB file is built, and later starts compare sizes only;
+`python -m precompute verify` is the full check.
 """
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Unpack
 
 import duckdb
 import numpy as np
 import pandas as pd
 
 from nla_core.errors import NLAError
-from nla_core.store.files import explained, fsync_path
+from nla_core.store import queries
+from nla_core.store.derived import build, connect
 from nla_core.store.manifest import (
     DATABASE,
-    PARQUET,
     VECTORS,
     VERSION_FORM,
     Manifest,
@@ -30,64 +29,15 @@ from nla_core.store.manifest import (
     file_problems,
     read_manifest,
 )
+from nla_core.store.queries import ReadingFilters, TranscriptFilters, TranscriptSort
+
+__all__ = ["Dataset", "ReadingFilters", "TranscriptFilters", "TranscriptSort"]
 
 QUERY_TIMEOUT = 20.0
 """Seconds after which a query is interrupted; every query here takes milliseconds."""
 
 LONGEST_ID = 200
 """Characters of a mangled id that are compared; a link can be any length."""
-
-TranscriptSort = Literal[
-    "title",
-    "category",
-    "n_tokens",
-    "n_readings",
-    "mean_fve",
-    "flagged_share",
-    "max_surprisal",
-]
-
-# The searched text is made once: title, prompt id, tags and the content of every message.
-_BUILD = {
-    "tokens": "CREATE TABLE tokens AS SELECT * FROM read_parquet(?)",
-    "readings": "CREATE TABLE readings AS SELECT * FROM read_parquet(?)",
-    "transcripts": """
-        CREATE TABLE transcripts AS
-        SELECT t.*, s.max_surprisal, lower(concat_ws(chr(10), title, prompt_id,
-            array_to_string(tags, ' '), array_to_string(messages ->> '$[*].content', chr(10))
-            )) AS search_text
-        FROM read_parquet(?) t LEFT JOIN (
-            SELECT transcript_id, max(surprisal) AS max_surprisal FROM tokens
-            WHERE section = 'content' GROUP BY transcript_id) s USING (transcript_id)""",
-}
-
-_CATEGORIES = """
-    SELECT category, count(*)::INTEGER AS n_transcripts,
-           sum(n_readings)::INTEGER AS n_readings
-    FROM transcripts GROUP BY category ORDER BY category"""
-
-_TRANSCRIPTS = """
-    SELECT * EXCLUDE (messages, search_text) FROM transcripts
-    WHERE ($category IS NULL OR category = $category)
-      AND ($contains IS NULL OR contains(search_text, lower($contains)))
-      AND ($flag IS NULL OR transcript_id IN (
-            SELECT transcript_id FROM readings WHERE list_contains(flags, $flag)))
-    ORDER BY title, transcript_id"""
-
-_TRANSCRIPT = "SELECT * EXCLUDE (search_text) FROM transcripts WHERE transcript_id = $id"
-
-_TOKENS = "SELECT * FROM tokens WHERE transcript_id = $id ORDER BY position"
-
-_READINGS = "SELECT * FROM readings WHERE transcript_id = $id ORDER BY position, sample"
-
-_NEAREST = """
-    SELECT transcript_id, prompt_id, category, title, min(distance) AS distance FROM (
-        SELECT transcript_id, prompt_id, category, title, lower(unnest([
-            transcript_id, prompt_id, title])) AS name,
-            CASE WHEN starts_with(name, $text) OR starts_with($text, name) THEN 0
-            ELSE levenshtein(name, $text) / greatest(len(name), len($text)) END AS distance
-        FROM transcripts) WHERE name <> ''
-    GROUP BY ALL ORDER BY distance, title, transcript_id LIMIT $n"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +69,11 @@ class Dataset:
                 "`python -m precompute run`",
             )
         manifest = read_manifest(directory)
-        database = directory / DATABASE
-        _require_files(directory, manifest, hashes=not database.exists())
-        if not database.exists():
-            _build(directory, database)
-        return cls(root, version, manifest, _connect(database, manifest))
+        built = (directory / DATABASE).exists()
+        _require_files(directory, manifest, hashes=not built)
+        if not built:
+            build(directory)
+        return cls(root, version, manifest, connect(directory, manifest))
 
     @property
     def directory(self) -> Path:
@@ -131,54 +81,81 @@ class Dataset:
 
     def categories(self) -> pd.DataFrame:
         """One row a category: category, n_transcripts, n_readings."""
-        return self._query(_CATEGORIES)
+        return self._query((queries.CATEGORIES, {}))
+
+    def facets(self, **filters: Unpack[TranscriptFilters]) -> pd.DataFrame:
+        """How many transcripts each further filter would leave: facet, value, n_transcripts,
+        n_readings.
+
+        ``facet`` is one of ``queries.Facet``, ``value`` what to give the filter of that name. A
+        facet is counted under all filters but its own, so that the other choices stay in sight.
+        Bands come in their order, other values by count.
+        """
+        return self._query(queries.facets(filters))
 
     def transcripts(
         self,
         *,
-        category: str | None = None,
-        contains: str | None = None,
-        flag: str | None = None,
         sort: TranscriptSort = "title",
         descending: bool = False,
         limit: int | None = None,
+        after: str | None = None,
+        **filters: Unpack[TranscriptFilters],
     ) -> pd.DataFrame:
-        """The columns of ``schema.TRANSCRIPTS`` without ``messages``, and ``max_surprisal``
-        (nats, over content tokens).
+        """A page of transcripts: the columns of ``schema.TRANSCRIPTS`` without ``messages``, and
 
-        ``contains`` looks for literal text, whatever its case, in title, prompt id, tags and
-        messages. ``flag`` keeps transcripts with at least one reading so flagged. Rows without
-        a value come last in either direction. Raises NLAError for an unknown ``sort``.
+        - ``max_surprisal``: nats, over content tokens;
+        - ``flags``: those that at least one of its readings has;
+        - ``sparkline``: mean FVE along the transcript, up to ``derived.SPARKLINE_BINS`` values.
+
+        Rows without a value to sort by come last in either direction. ``after`` is the
+        transcript_id of the last row of the page before, under the same filters and order; after
+        an unknown id there is nothing. Raises NLAError for an unknown ``sort`` or band.
         """
-        if sort not in get_args(TranscriptSort):
-            raise NLAError(
-                f"Transcripts cannot be sorted by {str(sort)[:40]!r}",
-                why="it is none of the columns made for that",
-                fix=f"Sort by one of {', '.join(get_args(TranscriptSort))}",
-            )
-        frame = self._query(_TRANSCRIPTS, category=category, contains=contains or None, flag=flag)
-        frame = frame.sort_values(
-            sort,
-            ascending=not descending,
-            kind="stable",
-            na_position="last",
-            key=_casefold if sort in ("title", "category") else None,
-            ignore_index=True,
+        return self._query(
+            queries.transcripts(filters, sort=sort, descending=descending, limit=limit, after=after)
         )
-        return frame if limit is None else frame.head(limit)
+
+    def count_transcripts(self, **filters: Unpack[TranscriptFilters]) -> int:
+        """How many transcripts there are under these filters."""
+        return int(self._query(queries.count_transcripts(filters))["n"].iloc[0])
 
     def transcript(self, transcript_id: str) -> pd.Series | None:
         """The row of one transcript, ``messages`` (JSON text) included; None if unknown."""
-        frame = self._query(_TRANSCRIPT, id=transcript_id)
+        frame = self._query((queries.TRANSCRIPT, {"id": transcript_id}))
         return None if frame.empty else frame.iloc[0]
 
     def tokens(self, transcript_id: str) -> pd.DataFrame:
         """The columns of ``schema.TOKENS``, by position; empty if the transcript is unknown."""
-        return self._query(_TOKENS, id=transcript_id)
+        return self._query((queries.TOKENS, {"id": transcript_id}))
 
     def readings(self, transcript_id: str) -> pd.DataFrame:
         """The columns of ``schema.READINGS``, by position and sample."""
-        return self._query(_READINGS, id=transcript_id)
+        return self._query((queries.READINGS, {"id": transcript_id}))
+
+    def reading(self, reading_id: str) -> pd.Series | None:
+        """One row of ``find_readings`` by its id; None if unknown."""
+        frame = self._query((queries.READING, {"id": reading_id}))
+        return None if frame.empty else frame.iloc[0]
+
+    def find_readings(
+        self,
+        *,
+        limit: int | None = None,
+        after: int | None = None,
+        **filters: Unpack[ReadingFilters],
+    ) -> pd.DataFrame:
+        """A page of readings over all transcripts: the columns of ``schema.READINGS``, and
+
+        - ``row``: its row in ``explanation_vectors``;
+        - ``role``, ``section``, ``token``: of the token it explains (the text of the whole
+          character where tokens are bytes of one);
+        - ``category``, ``title``: of the transcript.
+
+        Rows come in the order of ``row``; ``after`` is the row of the last reading of the page
+        before.
+        """
+        return self._query(queries.readings(filters, limit=limit, after=after))
 
     def nearest_transcripts(self, mangled_id: str, n: int = 3) -> pd.DataFrame:
         """What a broken link may have meant: transcript_id, prompt_id, category, title, distance.
@@ -188,8 +165,8 @@ class Dataset:
         """
         text = mangled_id.strip()[:LONGEST_ID].lower()
         if not text:
-            return self._query(_NEAREST, text="\x00", n=0)
-        return self._query(_NEAREST, text=text, n=n)
+            return self._query((queries.NEAREST, {"text": "\x00", "n": 0}))
+        return self._query((queries.NEAREST, {"text": text, "n": n}))
 
     def explanation_vectors(self) -> np.ndarray:
         """[reading, d] float16, memory-mapped; rows follow ``schema.SORT_KEYS['readings']``."""
@@ -202,13 +179,14 @@ class Dataset:
                 fix=f"Run `python -m precompute verify {self.root}` and restore what it names",
             ) from error
 
-    def _query(self, query: str, **values: Any) -> pd.DataFrame:
+    def _query(self, query: queries.Query) -> pd.DataFrame:
+        text, values = query
         cursor = self._connection.cursor()  # cursors of one connection run in parallel threads
         timer = threading.Timer(QUERY_TIMEOUT, cursor.interrupt)
         timer.daemon = True
         timer.start()
         try:
-            return cursor.execute(query, values).df()
+            return cursor.execute(text, values).df()
         except duckdb.InterruptException as error:
             raise NLAError(
                 "The dataset took too long to answer",
@@ -220,10 +198,6 @@ class Dataset:
             cursor.close()
 
 
-def _casefold(column: pd.Series) -> pd.Series:
-    return column.str.casefold()
-
-
 def _require_files(directory: Path, manifest: Manifest, *, hashes: bool) -> None:
     if found := file_problems(directory, manifest, hashes=hashes):
         raise NLAError(
@@ -232,50 +206,3 @@ def _require_files(directory: Path, manifest: Manifest, *, hashes: bool) -> None
             fix="Restore these files from where they came (git checkout), or publish the dataset "
             "again",
         )
-
-
-def _build(directory: Path, database: Path) -> None:
-    """Make the DuckDB file under another name and move it there.
-
-    Two processes may do so at once: both files hold the same rows, and a process that has opened
-    the first keeps it when the second takes its name.
-    """
-    with explained(database), tempfile.TemporaryDirectory(prefix=".tmp-", dir=directory) as folder:
-        temporary = Path(folder) / DATABASE
-        # Older readers in the supported range can open it whatever duckdb wrote it.
-        config: dict[str, Any] = {"storage_compatibility_version": "v1.5.0", "memory_limit": "1GB"}
-        try:
-            with duckdb.connect(str(temporary), config=config) as connection:
-                for name, statement in _BUILD.items():
-                    connection.execute(statement, [str(directory / PARQUET[name])])
-        except duckdb.Error as error:
-            raise NLAError(
-                f"The DuckDB file {database} cannot be built",
-                why=f"duckdb {duckdb.__version__} says: {str(error).splitlines()[0]}",
-                fix="Free some disk space if that is what is missing, and start again",
-            ) from error
-        fsync_path(temporary)
-        temporary.replace(database)
-
-
-def _connect(database: Path, manifest: Manifest) -> duckdb.DuckDBPyConnection:
-    config: dict[str, Any] = {
-        "enable_external_access": "false",
-        "lock_configuration": "true",
-        "memory_limit": "256MB",
-        "threads": "2",
-    }
-    try:
-        connection = duckdb.connect(str(database), read_only=True, config=config)
-        for name, rows in manifest.counts.items():
-            ((found,),) = connection.table(name).count("*").fetchall()
-            if found != rows:
-                raise duckdb.DataError(f"table {name} has {found} rows instead of {rows}")
-    except duckdb.Error as error:
-        raise NLAError(
-            f"The DuckDB file {database} cannot be used",
-            why=f"duckdb {duckdb.__version__} says: {str(error).splitlines()[0]}",
-            fix="It is derived from the Parquet files beside it: delete it and start again, and "
-            "it is built anew",
-        ) from error
-    return connection

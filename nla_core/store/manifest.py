@@ -21,7 +21,8 @@ from nla_core.store.files import sha256_file, sha256_json
 
 CURRENT = "CURRENT"
 MANIFEST = "manifest.json"
-DATABASE = "explorer.duckdb"
+# The number rises whenever something else is derived; files of another number are never opened.
+DATABASE = "explorer-2.duckdb"
 VECTORS = "vectors/explanations.f16.npy"
 PARQUET = {name: f"parquet/{name}.parquet" for name in TABLES}
 VERSION_FORM = re.compile(r"v-[0-9a-f]{12}")

@@ -18,6 +18,9 @@ from nla_core.ui.transcript_view import TranscriptView
 
 MOSTLY_FLAGGED: Final = 0.5
 
+CANDIDATES: Final = 500
+"""How many of the most faithful transcripts are looked at for the one that meets a visitor."""
+
 
 def load(dataset: Dataset, transcript_id: str) -> tuple[TranscriptView, dict[str, Any]] | None:
     """The transcript and what the strip draws of it; None if there is no such transcript.
@@ -45,7 +48,7 @@ def _load(
 
 @st.cache_resource(show_spinner=False, max_entries=4)
 def _first(_dataset: Dataset, version: str) -> str | None:
-    rows = _dataset.transcripts(sort="mean_fve", descending=True)
+    rows = _dataset.transcripts(sort="mean_fve", descending=True, limit=CANDIDATES)
     # Short transcripts are early positions from end to end: nothing to meet a visitor with.
     rows = pd.concat([rows[rows["flagged_share"] < MOSTLY_FLAGGED], rows])
     return None if rows.empty else str(rows["transcript_id"].iloc[0])

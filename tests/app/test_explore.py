@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from nla_core.errors import NLAError
 from nla_core.refs import ViewState, parse
 from nla_core.store.dataset import Dataset
+from nla_core.store.manifest import DATABASE
 from tests.app.conftest import Open
 from tests.helpers import ERROR_PROMPT, RAWVAR, make_dataset, transcript_id_of
 
@@ -288,10 +289,10 @@ def test_a_damaged_dataset_is_refused_in_words(
 def test_the_first_start_builds_the_database(open_app: Open, tmp_path: Path) -> None:
     root = tmp_path / "fresh"
     version = make_dataset(root)
-    (root / version / "explorer.duckdb").unlink(missing_ok=True)
+    (root / version / DATABASE).unlink(missing_ok=True)
     app = open_app(root=root)
     assert not app.exception
-    assert (root / version / "explorer.duckdb").exists()
+    assert (root / version / DATABASE).exists()
     assert component(app, "nla_token_strip")["chips"]
 
 

@@ -15,6 +15,7 @@ import pytest
 from nla_core.errors import NLAError
 from nla_core.schema import SCHEMA_VERSION, TABLES, Flag
 from nla_core.store import dataset as dataset_module
+from nla_core.store import derived, queries
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import CURRENT, DATABASE, MANIFEST, PARQUET, VECTORS
 from tests.helpers import (
@@ -56,7 +57,10 @@ def test_tables_have_the_declared_columns(dataset: Dataset) -> None:
     assert list(dataset.tokens(transcript_id)) == TABLES["tokens"].names
     assert list(dataset.readings(transcript_id)) == TABLES["readings"].names
     listed = [name for name in TABLES["transcripts"].names if name != "messages"]
-    assert list(dataset.transcripts()) == [*listed, "max_surprisal"]
+    assert list(dataset.transcripts()) == [*listed, "max_surprisal", "flags", "sparkline"]
+    found = list(dataset.find_readings(limit=1))
+    more = ["row", "role", "section", "token", "category", "title"]
+    assert found == [*TABLES["readings"].names, *more]
 
 
 def test_tokens_give_the_transcript_back(dataset: Dataset) -> None:
@@ -174,8 +178,8 @@ def test_a_query_that_hangs_is_interrupted(
 ) -> None:
     monkeypatch.setattr(dataset_module, "QUERY_TIMEOUT", 0.05)
     monkeypatch.setattr(
-        dataset_module,
-        "_CATEGORIES",
+        queries,
+        "CATEGORIES",
         "SELECT count(*) FROM range(1000000000000) t(i) WHERE hash(i)=2",
     )
     with pytest.raises(NLAError, match="took too long"):
@@ -330,6 +334,6 @@ def test_a_folder_that_cannot_be_written_is_told(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(dataset_module.tempfile, "mkdtemp", refuse)
+    monkeypatch.setattr(derived.tempfile, "mkdtemp", refuse)
     with pytest.raises(NLAError, match="Permission denied"):
         Dataset.open(copy)
