@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from nla_core.errors import NLAError
+from nla_core.schema import Flag, Role
 from nla_core.store.files import explained, fsync_path
 from nla_core.store.manifest import (
     DATABASE,
@@ -79,6 +80,17 @@ _TRANSCRIPT = "SELECT * EXCLUDE (search_text) FROM transcripts WHERE transcript_
 _TOKENS = "SELECT * FROM tokens WHERE transcript_id = $id ORDER BY position"
 
 _READINGS = "SELECT * FROM readings WHERE transcript_id = $id ORDER BY position, sample"
+
+# Row numbers instead of names: a million readings are 17 MB of these.
+_FACETS = """
+    SELECT t.row::INTEGER AS transcript, position, sample::SMALLINT AS sample,
+        ($roles).list_position(k.role)::TINYINT - 1 AS role, fve,
+        coalesce(list_sum([1 << (($flags).list_position(f) - 1)::INTEGER FOR f IN r.flags]), 0
+            )::UTINYINT AS flags
+    FROM readings r JOIN (SELECT transcript_id, row_number() OVER (ORDER BY transcript_id) - 1
+            AS row FROM transcripts) t USING (transcript_id)
+        JOIN tokens k USING (transcript_id, position)
+    ORDER BY t.row, position, sample"""
 
 _NEAREST = """
     SELECT transcript_id, prompt_id, category, title, min(distance) AS distance FROM (
@@ -179,6 +191,14 @@ class Dataset:
     def readings(self, transcript_id: str) -> pd.DataFrame:
         """The columns of ``schema.READINGS``, by position and sample."""
         return self._query(_READINGS, id=transcript_id)
+
+    def facets(self) -> pd.DataFrame:
+        """What every reading can be filtered by, in the row order of the readings file.
+
+        ``transcript`` (row of the transcripts file), ``position``, ``sample``, ``role`` (place in
+        ``schema.Role``), ``fve`` and ``flags`` (a bit a flag, in the order of ``schema.Flag``).
+        """
+        return self._query(_FACETS, roles=[*Role], flags=[*Flag])
 
     def nearest_transcripts(self, mangled_id: str, n: int = 3) -> pd.DataFrame:
         """What a broken link may have meant: transcript_id, prompt_id, category, title, distance.
