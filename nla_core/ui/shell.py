@@ -78,13 +78,18 @@ def _navigation() -> st.Page:
 # ---- the dataset ---------------------------------------------------------------------------------
 
 
+def dataset_root() -> Path:
+    """Where the dataset lies that this server shows."""
+    return Path(os.environ.get(DATA_VARIABLE) or PROJECT / "data/demo")
+
+
 def dataset() -> Dataset:
     """The current version of the dataset, opened once a process.
 
     The first start builds its database and says so meanwhile. Ends the run with a message where
     there is no dataset to open.
     """
-    root = Path(os.environ.get(DATA_VARIABLE) or PROJECT / "data/demo")
+    root = dataset_root()
     try:
         version = current_version(root)
         if (root / version / DATABASE).exists():
