@@ -132,7 +132,7 @@ def after(text: str, version: str, question: Mapping[str, Any], kind: type) -> A
         padded = text + "=" * (-len(text) % 4)
         body = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         of_version, digest, row = body
-        if type(row) is not kind or (kind is int and not 0 <= row <= LARGEST_INTEGER):
+        if type(row) is not kind or (kind is int and not 0 <= int(row) <= LARGEST_INTEGER):
             raise ValueError(row)
     except (binascii.Error, ValueError, TypeError, RecursionError):
         raise NLAError(
