@@ -9,7 +9,6 @@ way. Security checks belong into it.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,16 +21,14 @@ import streamlit as st
 from nla_core import refs
 from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import CURRENT, DATABASE, current_version
+from nla_core.store.manifest import DATABASE, current_version
+from nla_core.store.mounts import PROJECT, mounted, root_of
 from nla_core.ui.cards import Chosen
 from nla_core.ui.html import draw
 from nla_core.ui.keys import keys
 
-PROJECT: Final = Path(__file__).resolve().parents[2]
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
-DATA_VARIABLE: Final = "NLA_DATA"
-"""Folders of datasets, parted as in PATH; the first one is what a link without a dataset means."""
 
 PageName = Literal["explore", "browse", "search", "about"]
 Change = Callable[[refs.ViewState], refs.ViewState]
@@ -101,32 +98,14 @@ def embedded() -> bool:
 # ---- the dataset ---------------------------------------------------------------------------------
 
 
-def mounted() -> dict[str, Path]:
-    """Datasets that can be opened, by the name that links use, the default one first."""
-    named = os.environ.get(DATA_VARIABLE)
-    roots = [Path(part) for part in (named or "").split(os.pathsep) if part]
-    roots = roots or [PROJECT / "data/demo"]
-    runs = sorted((PROJECT / "data/runs").glob(f"*/{CURRENT}"))
-    return {root.name: root for root in [*roots, *(path.parent for path in runs)]}
-
-
 def dataset() -> Dataset:
     """The current version of the dataset that the address names, opened once a process.
 
     The first start builds its database and says so meanwhile. Ends the run with a message where
     there is no dataset to open.
     """
-    known = mounted()
-    asked = refs.parse(st.query_params).view.dataset
-    name = asked or next(iter(known))
     try:
-        if name not in known:
-            raise NLAError(
-                f"There is no dataset “{name}” here",
-                why=f"this server has {', '.join(known)}",
-                fix="Ask whoever sent the link where it was made, or leave “d” out of the address",
-            )
-        return opened(known[name])
+        return opened(root_of(refs.parse(st.query_params).view.dataset))
     except NLAError as error:
         refuse(error)
         st.stop()

@@ -192,7 +192,7 @@ def test_one_reading_or_none(dataset: Dataset, readings: pd.DataFrame) -> None:
 
 
 def test_values_never_become_sql(dataset: Dataset) -> None:
-    hostile = "'); DROP TABLE readings; -- \x00 ‮"
+    hostile = "'); DROP TABLE readings; -- \x00 \u202e"
     for name in ("category", "contains", "tag", "flag"):
         assert dataset.transcripts(**{name: hostile}).empty  # type: ignore[arg-type]
         text, values = queries.transcripts(
