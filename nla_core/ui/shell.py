@@ -43,6 +43,7 @@ def run() -> None:
     st.html(STYLE)
     st.logo(str(ICON), size="small")
     chosen = _navigation()
+    st.set_page_config(page_title=f"{chosen.title} · NLA Explorer", page_icon=str(ICON))
     st.session_state[_FRAMED] = True
     keys()
     guarded(chosen.run)()
@@ -56,22 +57,21 @@ def ensure() -> None:
     st.rerun()
 
 
-_PAGES: Final[dict[PageName, tuple[str, str]]] = {
-    "explore": ("Explore", ":material/grid_view:"),
-    "browse": ("Browse", ":material/view_list:"),
-    "search": ("Search", ":material/search:"),
-    "about": ("About", ":material/info:"),
+# Without icons: Streamlit fetches the icon of a page for the tab from a font server.
+_PAGES: Final[dict[PageName, str]] = {
+    "explore": "Explore",
+    "browse": "Browse",
+    "search": "Search",
+    "about": "About",
 }
 
 
 def page(name: PageName, *, hidden: bool = False) -> st.Page:
     """A page as Streamlit knows it; its url_path is the file's stem, so that links mean the same
     to Streamlit's own page finder."""
-    title, icon = _PAGES[name]
     return st.Page(
         PROJECT / f"pages/{name}.py",
-        title=title,
-        icon=icon,
+        title=_PAGES[name],
         url_path=name,
         visibility="hidden" if hidden else "visible",
     )
@@ -79,9 +79,8 @@ def page(name: PageName, *, hidden: bool = False) -> st.Page:
 
 def _navigation() -> st.Page:
     # The default page answers at / alone, hence the second entry for /explore.
-    title, icon = _PAGES["explore"]
     home = st.Page(
-        PROJECT / "pages/explore.py", title=title, icon=icon, url_path="home", default=True
+        PROJECT / "pages/explore.py", title=_PAGES["explore"], url_path="home", default=True
     )
     others = [page(name) for name in _PAGES if name != "explore"]
     return st.navigation(
