@@ -43,7 +43,7 @@ def explanation(view: TranscriptView, reading: ReadingFacts, *, paragraph: int |
     draw(
         '<div><p class="nla-label">What the model represents here</p>'
         '<div class="nla-said">{paragraphs}</div>{legend}</div>',
-        paragraphs=join(pieces) if pieces else "(the verbalizer wrote nothing)",
+        paragraphs=Piece("\n".join(pieces)) if pieces else "(the verbalizer wrote nothing)",
         legend=_legend(marks),
     )
 

@@ -65,7 +65,8 @@ class Strip {
     this.root.classList.toggle("hide-markup", !data.markup);
     this.markup = data.markup;
     if (painted) this.paint(data);
-    this.setRange(data.range && data.range.map((p) => this.indexAt(p)));
+    const marking = this.anchor !== undefined || this.dragged;
+    if (fresh || !marking) this.setRange(data.range && data.range.map((p) => this.indexAt(p)));
     const wanted = data.locked === null ? null : (this.at.get(data.locked) ?? null);
     if (!fresh && this.timer) return; // the reader is already further on
     if (!fresh && this.sent !== undefined && wanted !== this.sent) {
@@ -81,7 +82,8 @@ class Strip {
 
   build(data) {
     clearTimeout(this.timer);
-    this.timer = undefined;
+    clearTimeout(this.rangeTimer);
+    this.timer = this.anchor = undefined;
     this.id = data.id;
     this.flagNames = data.flags;
     this.chips = data.chips;
@@ -237,6 +239,7 @@ class Strip {
   up() {
     if (this.pressed !== undefined && this.dragged) this.commitRange(this.range);
     this.pressed = undefined;
+    setTimeout(() => { this.dragged = false; }); // after the click that ends it
     this.root.classList.remove("dragging");
   }
 
@@ -295,7 +298,7 @@ class Strip {
 
   // Shift and an arrow: the range goes from where the reader stood to where the keyboard is.
   extend(i) {
-    if (!this.range || this.anchor === undefined) this.anchor = this.cursor;
+    this.anchor ??= this.cursor;
     this.setRange([this.anchor, i]);
     this.focus(i);
     clearTimeout(this.rangeTimer);
@@ -310,7 +313,7 @@ class Strip {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.hits?.length) return;
     if (event.key !== "n" && event.key !== "p") return;
     if (event.composedPath()[0].closest?.("input, textarea, select, [contenteditable=true]")) return;
-    const from = this.locked ?? this.cursor ?? -1;
+    const from = this.locked ?? -1;
     const after = this.hits.filter((i) => i > from);
     const before = this.hits.filter((i) => i < from);
     const next = event.key === "n" ? (after[0] ?? this.hits[0]) : (before.at(-1) ?? this.hits.at(-1));

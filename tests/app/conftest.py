@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nla_core.refs import ViewState
+from nla_core.refs import SearchView, ViewState
 from tests.helpers import make_dataset
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -34,9 +34,17 @@ def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def open_app(dataset_root: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     """Run the app as a browser with this view, or these raw query parameters, would."""
 
-    def run(view: ViewState | None = None, *, root: Path | None = None, **params: str) -> AppTest:
+    def run(
+        view: ViewState | SearchView | None = None,
+        *,
+        root: Path | None = None,
+        page: str | None = None,
+        **params: str,
+    ) -> AppTest:
         monkeypatch.setenv("NLA_DATA", str(root or dataset_root))
         app = AppTest.from_file(str(APP), default_timeout=60)
+        if page is not None:
+            app.switch_page(page)
         for name, value in (params or (view or ViewState()).params()).items():
             app.query_params[name] = value
         return app.run()
