@@ -56,12 +56,12 @@ def find(corpus: Corpus, query: Query, words: Words) -> Ranked:
                 "are shown. Another word narrows it"
             )
     if query.mode != "keyword" or query.like is not None:
-        rows, scores, said = _meaning(corpus, query, words, mask, alone="keyword" not in lists)
+        near, scores, said = _meaning(corpus, query, words, mask, alone="keyword" not in lists)
         notes += said
-        if rows is not None:
-            lists["semantic"] = rows
-            cosines = dict(zip(rows.tolist(), scores.tolist(), strict=True))
-            exact = exact and len(rows) < NEAREST
+        if near is not None:
+            lists["semantic"] = near
+            cosines = dict(zip(near.tolist(), scores.tolist(), strict=True))
+            exact = exact and len(near) < NEAREST
     if not lists:
         order, exact = _browse(corpus, Table.EXPLANATIONS, words, mask)
         scores = np.zeros(len(order))

@@ -131,7 +131,7 @@ def read_words(text: str, *, typing: bool = True) -> Words:
     return Words(
         wanted,
         tuple(term for term, minus in kept if minus),
-        " ".join(term.text for term, minus in terms if not minus),
+        " ".join(term.text for term in wanted),
         tuple(notes),
     )
 
