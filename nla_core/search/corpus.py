@@ -1,6 +1,6 @@
 """One dataset version opened for search: columns, full text, vectors, and the encoder of phrases.
 
-Knows what is loaded when, and how filters, minus words and "unspoken" become one mask over
+Knows what is loaded when, and how filters and "unspoken" become one mask over
 readings. Does not know modes, ranks or pages. The decision a reader would question: the encoder and
 the index of vectors are opened by the first search by meaning and not before, so that searching for
 words never waits for a model library.
@@ -70,18 +70,13 @@ class Corpus:
     # ---- masks -----------------------------------------------------------------------------------
 
     def mask(self, query: Query, words: Words) -> np.ndarray | None:
-        """[reading] bool of what filters, minus words and "unspoken" leave; None for all."""
+        """[reading] bool of what filters and "unspoken" leave; None for all. Minus words are left
+        to what searches: a common one would be a million rows to fetch."""
         mask = self.facets.mask(query.filters)
-        unspoken = query.unspoken and bool(words.wanted)
-        if not words.unwanted and not unspoken:
+        if not query.unspoken or not words.wanted:
             return mask
-        mask = np.ones(len(self.facets), dtype=bool) if mask is None else mask.copy()
-        if words.unwanted:
-            rows = self.text.matches(Table.EXPLANATIONS, words.unwanted_match, len(mask))
-            mask[rows] = False
-        if unspoken:
-            mask &= ~self.spoken(words)[self.facets.transcript]
-        return mask
+        unspoken: np.ndarray = ~self.spoken(words)[self.facets.transcript]
+        return unspoken if mask is None else mask & unspoken
 
     def spoken(self, words: Words) -> np.ndarray:
         """[transcript] bool: every wanted word and phrase stands somewhere in its visible text."""
@@ -93,16 +88,14 @@ class Corpus:
             spoken &= here
         return spoken
 
-    def turn_mask(self, query: Query, words: Words) -> np.ndarray | None:
-        """[turn] bool of what roles, categories, tags and minus words leave; None for all."""
+    def turn_mask(self, query: Query) -> np.ndarray | None:
+        """[turn] bool of what roles, categories and tags leave; None for all."""
         filters = query.filters
-        if not (filters.active or words.unwanted):
+        if not filters.active:
             return None
         mask = self.facets.transcripts(filters)[self.turn_transcripts]
         if filters.roles:
             mask &= np.isin(self._turn_roles, [ROLES.index(role) for role in filters.roles])
-        rows = self.text.matches(Table.VISIBLE, words.unwanted_match, len(mask))
-        mask[rows] = False
         return mask
 
     # ---- directions ------------------------------------------------------------------------------

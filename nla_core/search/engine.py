@@ -153,12 +153,13 @@ class Search:
         known = self._corpus.text.readings([hit.row for hit in hits])
         texts = [known[hit.row][1] for hit in hits]
         spans = lit(texts, words.any_match)
-        # What was found for its meaning is lit where it says so, and not at every "the".
-        telling = lit(texts, self._corpus.telling(words).any_match)
-        spans = [
-            every if "keyword" in hit.ranks else some
-            for hit, every, some in zip(hits, spans, telling, strict=True)
-        ]
+        if any("keyword" not in hit.ranks for hit in hits):
+            # What was found for its meaning is lit where it says so, and not at every "the".
+            telling = lit(texts, self._corpus.telling(words).any_match)
+            spans = [
+                every if "keyword" in hit.ranks else some
+                for hit, every, some in zip(hits, spans, telling, strict=True)
+            ]
         return [
             replace(
                 hit,
@@ -240,7 +241,4 @@ def _holding(texts: Sequence[str], words: Words) -> list[Spans]:
     """Lights of the texts that hold all wanted words and no unwanted one; none for the others."""
     if not words.wanted:
         return [[] for _ in texts]
-    match = words.match
-    if words.unwanted:
-        match = f"({match}) NOT ({words.unwanted_match})"
-    return lit(texts, match)
+    return lit(texts, words.match)

@@ -24,9 +24,13 @@ from nla_core.search.ranking import (
     ranks,
 )
 from nla_core.store.fts import Table
+from nla_core.store.lighting import lit
 from nla_core.store.words import Words
 
 NEAREST = 200
+MOST_LOOKED_AT = 16 * NEAREST
+"""Of the nearest rows, where many hold a word that was to be left out."""
+
 LIKE_FACTOR = 4
 """More like this looks at this many times as many, for most of them are in one run."""
 
@@ -52,16 +56,15 @@ def find(corpus: Corpus, query: Query, words: Words) -> Ranked:
                 "are shown. Another word narrows it"
             )
     if query.mode != "keyword" or query.like is not None:
-        rows, scores, said = _meaning(corpus, query, words, mask, alone="keyword" not in lists)
+        near, scores, said = _meaning(corpus, query, words, mask, alone="keyword" not in lists)
         notes += said
-        if rows is not None:
-            lists["semantic"] = rows
-            cosines = dict(zip(rows.tolist(), scores.tolist(), strict=True))
-            exact = exact and len(rows) < NEAREST
-    if not lists and mask is not None:  # nothing to look for: what the filters leave
-        rows = np.flatnonzero(mask)
-        exact = len(rows) <= POOL
-        order, scores = rows[:POOL].astype(np.int64), np.zeros(min(len(rows), POOL))
+        if near is not None:
+            lists["semantic"] = near
+            cosines = dict(zip(near.tolist(), scores.tolist(), strict=True))
+            exact = exact and len(near) < NEAREST
+    if not lists:
+        order, exact = _browse(corpus, Table.EXPLANATIONS, words, mask)
+        scores = np.zeros(len(order))
     elif list(lists) == ["semantic"]:
         order, scores = lists["semantic"], np.array([*cosines.values()])
     else:
@@ -89,8 +92,43 @@ def _meaning(
         said = "Say what to look for, beside what it should not be like"
         return None, nothing, [said] if query.unlike else []
     most = NEAREST * LIKE_FACTOR if query.like is not None else NEAREST
-    rows, scores = corpus.index.nearest(direction, most, mask)
+    rows, scores = _without(corpus, words, direction, most, mask)
     return rows, scores, [corpus.index.note] if corpus.index.note else []
+
+
+def _without(
+    corpus: Corpus, words: Words, direction: np.ndarray, most: int, mask: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest rows that hold no unwanted word; more are looked at until there are enough."""
+    asked = most
+    while True:
+        rows, scores = corpus.index.nearest(direction, asked, mask)
+        if not words.unwanted:
+            return rows, scores
+        known = corpus.text.readings(rows.tolist())
+        lights = lit([known[row][1] for row in rows.tolist()], words.unwanted_match)
+        clean = np.array([not spans for spans in lights], dtype=bool)
+        if clean.sum() >= most or len(rows) < asked or asked >= MOST_LOOKED_AT:
+            return rows[clean][:most], scores[clean][:most]
+        asked *= 4
+
+
+def _browse(
+    corpus: Corpus, table: Table, words: Words, mask: np.ndarray | None
+) -> tuple[np.ndarray, bool]:
+    """(rows in file order, whether those are all): nothing is looked for, so what filters and
+    minus words leave, if there are any."""
+    total = len(corpus.facets) if table is Table.EXPLANATIONS else len(corpus.turn_transcripts)
+    found = [np.empty(0, dtype=np.int64)]
+    for start in range(0, total if mask is not None or words.unwanted else 0, POOL):
+        end = min(start + POOL, total)
+        keep = np.ones(end - start, dtype=bool) if mask is None else mask[start:end].copy()
+        unwanted = corpus.text.matches(table, words.unwanted_match, POOL, start=start, end=end)
+        keep[unwanted - start] = False
+        found.append(start + np.flatnonzero(keep))
+        if sum(map(len, found)) > POOL:
+            return np.concatenate(found)[:POOL], False
+    return np.concatenate(found), True
 
 
 def _turns(corpus: Corpus, query: Query, words: Words) -> Ranked:
@@ -99,10 +137,11 @@ def _turns(corpus: Corpus, query: Query, words: Words) -> Ranked:
         notes.append("Visible text is searched by its words only")
     if {"flags", "no_flags", "fve_min", "positions"} & {*query.filters.active}:
         notes.append("Fidelity, flags and positions filter readings, not visible text")
-    mask = corpus.turn_mask(query, words)
-    rows, exact = by_words(corpus.text, Table.VISIBLE, words, mask)
-    if not words.wanted and mask is not None:
-        rows, exact = np.flatnonzero(mask)[:POOL], np.count_nonzero(mask) <= POOL
+    mask = corpus.turn_mask(query)
+    if words.wanted:
+        rows, exact = by_words(corpus.text, Table.VISIBLE, words, mask)
+    else:
+        rows, exact = _browse(corpus, Table.VISIBLE, words, mask)
     rows = rows[capped(rows, corpus.turn_transcripts[rows], query.per_transcript)]
     scores = 1 / (RRF + 1 + np.arange(len(rows)))
     return Ranked(rows, scores, exact, {"keyword": ranks(rows)}, {}, tuple(notes))

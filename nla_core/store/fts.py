@@ -3,7 +3,7 @@
 Knows how ``fts.sqlite`` is built from the Parquet files, and how rows are found in it by words.
 Does not know how hits are ranked, fused or filtered; filters come as a mask over rows. The decision
 a reader would question: it does not use FTS5's own BM25. Measured on a million readings that costs
-2.3 µs a match, two seconds for a common word, while finding the first 5,000 rows takes 2 ms.
+2.3 µs a match, two seconds for a common word, while finding the first 2,000 rows takes 1 ms.
 
 Also measured there: ``prefix='1 2 3'`` adds 110 MB to 63, and brings the first letter that is typed
 from 306 ms to 3.
@@ -35,6 +35,7 @@ from nla_core.store.words import TOKENIZER, indexable
 
 FILE = "fts.sqlite"
 FORMAT = 1
+LAST_ROW = 2**62
 QUERY_SECONDS = 5.0
 SPARE_CONNECTIONS = 8
 OPTIONS = f"content='', tokenize='{TOKENIZER}', prefix='1 2 3'"
@@ -61,10 +62,8 @@ _FINISH = """
     CREATE INDEX turns_by_transcript ON turns (transcript, turn);"""
 
 # A mask over rows is one byte a row in a blob: SQLite looks a byte up without a copy.
-_MATCHES = {
-    masked: f"SELECT rowid FROM {{}} WHERE {{}} MATCH :match {masked} LIMIT :limit"
-    for masked in ("", "AND substr(:mask, rowid + 1, 1) = x'01'")
-}
+_MATCHES = "SELECT rowid FROM {0} WHERE {0} MATCH :match AND rowid >= :start AND rowid < :end"
+_MASKED = " AND substr(:mask, rowid + 1, 1) = x'01'"
 
 
 class Table(StrEnum):
@@ -90,20 +89,28 @@ class FullText:
             pass
 
     def matches(
-        self, table: Table, match: str, limit: int, mask: np.ndarray | None = None
+        self,
+        table: Table,
+        match: str,
+        limit: int,
+        mask: np.ndarray | None = None,
+        start: int = 0,
+        end: int = LAST_ROW,
     ) -> np.ndarray:
         """[row] int64, ascending: the first ``limit`` rows that match and are True in ``mask``.
 
-        ``match`` comes from `words.Words` and nowhere else; an empty one matches nothing.
+        Only rows from ``start`` up to and without ``end`` are looked at. ``match`` comes from
+        `words.Words` and nowhere else; an empty one matches nothing.
         """
         if not match:
             return np.empty(0, dtype=np.int64)
-        query = _MATCHES["" if mask is None else "AND substr(:mask, rowid + 1, 1) = x'01'"]
-        values: dict[str, Any] = {"match": match, "limit": limit}
+        query = _MATCHES + (_MASKED if mask is not None else "") + " LIMIT :limit"
+        values: dict[str, Any] = {"match": match, "limit": limit, "start": start, "end": end}
         if mask is not None:
             values["mask"] = np.ascontiguousarray(mask, dtype=np.uint8).tobytes()
-        found = self._query(query.format(table, table), values)
-        return np.fromiter((row for (row,) in found), dtype=np.int64, count=len(found))
+        found = self._query(query.format(table), values)
+        rows = itertools.chain.from_iterable(found)
+        return np.fromiter(rows, dtype=np.int64, count=len(found))
 
     def readings(self, rows: Sequence[int]) -> dict[int, tuple[str, str]]:
         """row -> (reading_id, explanation)."""
@@ -130,8 +137,10 @@ class FullText:
         return np.array([one for one, _ in found], dtype=np.int32), [role for _, role in found]
 
     def documents(self, word: str) -> tuple[int, int]:
-        """In how many explanations and in how many turns ``word`` stands, as it is indexed."""
-        found = self._query("SELECT explanations, visible FROM words WHERE word = ?", [word])
+        """In how many explanations and in how many turns ``word`` stands, whatever its case."""
+        found = self._query(
+            "SELECT explanations, visible FROM words WHERE word = ?", [word.lower()]
+        )
         return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
 
     def words_like(self, word: str, table: Table, limit: int) -> list[tuple[str, int]]:

@@ -79,10 +79,10 @@ class ApproximateIndex:
     """faiss IVF with 8-bit codes; ranks what it proposes by the exact vectors."""
 
     kind = "approximate"
-    note = None
 
     def __init__(self, vectors: np.ndarray, index: Any) -> None:
         self._vectors, self._index = vectors, index
+        self.note: str | None = None
         self._exact = ExactIndex(vectors)
 
     def nearest(self, query: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Nearest:

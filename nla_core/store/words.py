@@ -90,8 +90,12 @@ class Words:
 
     @property
     def match(self) -> str:
-        """The FTS5 expression of the wanted terms; empty where there is none."""
-        return " AND ".join(term.fts for term in self.wanted)
+        """The FTS5 expression of all of this; empty where nothing is wanted."""
+        return self.without(" AND ".join(term.fts for term in self.wanted))
+
+    def without(self, match: str) -> str:
+        """An FTS5 expression, less what holds an unwanted term."""
+        return f"({match}) NOT ({self.unwanted_match})" if match and self.unwanted else match
 
     @property
     def any_match(self) -> str:
@@ -127,7 +131,7 @@ def read_words(text: str, *, typing: bool = True) -> Words:
     return Words(
         wanted,
         tuple(term for term, minus in kept if minus),
-        " ".join(term.text for term, minus in terms if not minus),
+        " ".join(term.text for term in wanted),
         tuple(notes),
     )
 

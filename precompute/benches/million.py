@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +141,7 @@ def _first_rows(table: pa.Table, transcripts: list[dict[str, Any]]) -> np.ndarra
     return np.stack(ends, axis=1).ravel()
 
 
-def _ranges(first: np.ndarray, chosen: Sequence[int]) -> list[np.ndarray]:
+def _ranges(first: np.ndarray, chosen: Iterable[int]) -> list[np.ndarray]:
     return [np.arange(first[2 * one], first[2 * one + 1]) for one in chosen]
 
 
