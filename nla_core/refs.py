@@ -1,18 +1,21 @@
-"""What a link is: one token of one transcript, and the view of the Explore page around it.
+"""What a link is: one token of one transcript and the view around it, or a search.
 
-Knows the fields of a view, their one URL form, and how to read a form that was cut, escaped or
-mistyped on its way here. Does not know which transcripts exist. The decision a reader would
-question: parsing never raises; it returns the best view it can and one sentence for each thing it
-had to drop or mend, because a mangled link is a person's problem to see, not a program's to refuse.
+Knows the fields of each view and what may not hang in the air. Does not know how a value stands in
+a link (links.py) nor which transcripts exist. The decision a reader would question: there is one
+frozen type a page and one URL a view, so that a link, the Back button and the state of the page
+cannot disagree.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from typing import Any, Final, Generic, Literal, TypeVar, get_args
 from urllib.parse import parse_qsl, urlencode
+
+from nla_core import links
+from nla_core.links import ID_FORM, LARGEST_INDEX, LONGEST_TEXT, Field, unglued
+from nla_core.schema import Flag, Role
 
 SortKey = Literal[
     "title",
@@ -23,16 +26,17 @@ SortKey = Literal[
     "flagged_share",
     "max_surprisal",
 ]
+Measure = Literal["fve", "surprisal", "norm", "phrase"]
+"""What colours the tokens: fidelity, surprisal, percentile of ‖h‖, likeness to a phrase."""
 
-ID_FORM: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-LONGEST_TEXT: Final = 200
-LARGEST_INDEX: Final = 10_000_000
+FidelityBand = Literal["high", "good", "fair", "poor", "negative"]
+LengthBand = Literal["tiny", "short", "medium", "long"]
+Layout = Literal["cards", "table"]
+SearchMode = Literal["hybrid", "keyword", "semantic"]
+SearchIn = Literal["explanations", "visible"]
 
-# Mail programs and chat windows glue these to the end of a link, or put them around it.
-_GLUED: Final = " \t\r\n.,;:!?)]}>\"'`*…”’"
-_OPENING: Final = " \t\r\n([{<\"'`*“‘"
-# What advertising and mail systems append to every link; saying so would only be noise.
-_TRACKING: Final = re.compile(r"utm_\w+|fbclid|gclid|mc_[ce]id|ref|source")
+LONGEST_NOTE: Final = 280
+__all__ = ["ID_FORM", "LARGEST_INDEX", "LONGEST_TEXT"]  # what a link may hold, for its readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +59,34 @@ class TokenRef:
 
 @dataclass(frozen=True, slots=True)
 class ViewState:
-    """Everything of the Explore page that a link carries; whatever is not here is not state.
+    """What the pages Explore and Browse show; whatever is not here is not state.
 
-    ``category``, ``contains``, ``sort`` and ``descending`` are the list of transcripts, ``markup``
-    shows the tokens that the chat template adds. A position or sample needs a transcript, a sample
-    needs a position; ``normal`` drops what hangs in the air.
+    A position, a range (first and last token, both included) or a note needs a transcript, a
+    sample or a paragraph needs a position, the measure ``phrase`` needs a phrase; ``normal`` drops
+    what hangs in the air. ``reading`` is the id of one reading, the short form of a link: the page
+    that meets it puts its transcript and position in its place.
     """
 
+    dataset: str | None = None
+    reading: str | None = None
     transcript: str | None = None
     position: int | None = None
     sample: int = 0
+    paragraph: int | None = None
+    range: tuple[int, int] | None = None
+    note: str = ""
+    measure: Measure = "fve"
+    phrase: str = ""
     category: str | None = None
+    tag: str | None = None
+    flag: str | None = None
+    fidelity: FidelityBand | None = None
+    length: LengthBand | None = None
     contains: str = ""
     sort: SortKey = "category"
     descending: bool = False
+    layout: Layout = "cards"
+    after: str | None = None
     markup: bool = False
 
     @property
@@ -78,156 +96,194 @@ class ViewState:
         return TokenRef(self.transcript, self.position, self.sample)
 
     def normal(self) -> ViewState:
-        position = self.position if self.transcript is not None else None
-        return replace(self, position=position, sample=self.sample if position is not None else 0)
+        here = self.transcript is not None
+        position = self.position if here else None
+        return replace(
+            self,
+            position=position,
+            sample=self.sample if position is not None else 0,
+            paragraph=self.paragraph if position is not None else None,
+            range=self.range if here else None,
+            note=self.note if here else "",
+            measure="fve" if self.measure == "phrase" and not self.phrase else self.measure,
+        )
 
     def at(self, position: int | None, sample: int = 0) -> ViewState:
-        """The same view with another token locked, or none."""
-        return replace(self, position=position, sample=sample).normal()
+        """The same view with another token locked, or none. A note belongs to what it was on."""
+        return replace(self, position=position, sample=sample, paragraph=None, note="").normal()
 
     def opened(self, transcript: str | None) -> ViewState:
         """The same list with another transcript opened and no token locked."""
-        return replace(self, transcript=transcript, position=None, sample=0)
+        return replace(
+            self, transcript=transcript, position=None, sample=0, reading=None, range=None
+        ).normal()
+
+    def filtered(self, **changes: Any) -> ViewState:
+        """The same view with another filter or order; a list that changed begins at its top."""
+        return replace(self, **changes, after=None)
 
     def params(self) -> dict[str, str]:
         """The one URL form: fixed names in fixed order, defaults left out."""
-        view = self.normal()
-        found = {
-            "t": view.transcript,
-            "p": None if view.position is None else str(view.position),
-            "s": str(view.sample) if view.sample else None,
-            "c": view.category,
-            "q": view.contains or None,
-            "sort": None if view.sort == _DEFAULT.sort else view.sort,
-            "desc": "1" if view.descending else None,
-            "markup": "1" if view.markup else None,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        return _written(self.normal(), VIEW)
 
     @property
     def query(self) -> str:
         return urlencode(self.params())
 
 
-_DEFAULT: Final = ViewState()
-PARAMS: Final = ("t", "p", "s", "c", "q", "sort", "desc", "markup")
-"""Every query parameter a link may carry; ``ViewState.params`` writes no other."""
+@dataclass(frozen=True, slots=True)
+class SearchView:
+    """What the Search page shows. ``like`` and ``unlike`` are one reading's id and a text."""
+
+    dataset: str | None = None
+    text: str = ""
+    mode: SearchMode = "hybrid"
+    within: SearchIn = "explanations"
+    like: str | None = None
+    unlike: str = ""
+    unspoken: bool = False
+    category: str | None = None
+    tag: str | None = None
+    role: str | None = None
+    flag: str | None = None
+    without: str | None = None
+    floor: float | None = None
+    range: tuple[int, int] | None = None
+
+    def params(self) -> dict[str, str]:
+        return _written(self, SEARCH)
+
+    @property
+    def query(self) -> str:
+        return urlencode(self.params())
+
+    @property
+    def empty(self) -> bool:
+        """Nothing is asked for yet."""
+        return not self.text and self.like is None
+
+
+_FLAGS: Final = tuple(map(str, Flag))
+_FLAG_SENTENCE: Final = "No reading is flagged “{value}”; the filter was left out."
+_DATASET: Final = links.identifier("d", "dataset")
+_CATEGORY: Final = links.free_text("c", "category", default=None)
+_TAG: Final = links.free_text("tag", "tag", default=None)
+_FLAG: Final = links.choice("flag", _FLAGS, None, _FLAG_SENTENCE)
+_RANGE: Final = links.span("h", "range")
+
+VIEW: Final[dict[str, Field]] = {
+    "dataset": _DATASET,
+    "reading": links.identifier("r", "reading"),
+    "transcript": links.identifier("t", "transcript"),
+    "position": links.index("p", "position"),
+    "sample": links.index("s", "sample", default=0),
+    "paragraph": links.index("para", "paragraph"),
+    "range": _RANGE,
+    "note": links.free_text("note", "note", longest=LONGEST_NOTE),
+    "measure": links.choice(
+        "m", get_args(Measure), "fve", "Tokens cannot be coloured by “{value}”; FVE is shown."
+    ),
+    "phrase": links.free_text("ph", "phrase"),
+    "category": _CATEGORY,
+    "tag": _TAG,
+    "flag": _FLAG,
+    "fidelity": links.choice(
+        "fid", get_args(FidelityBand), None, "“{value}” is no band of fidelity; it was left out."
+    ),
+    "length": links.choice(
+        "len", get_args(LengthBand), None, "“{value}” is no band of length; it was left out."
+    ),
+    "contains": links.free_text("q", "filter"),
+    "sort": links.choice(
+        "sort",
+        get_args(SortKey),
+        "category",
+        "Transcripts cannot be sorted by “{value}”; sorting by category instead.",
+    ),
+    "descending": links.switch("desc"),
+    "layout": links.choice("as", get_args(Layout), "cards", "“{value}” is no layout."),
+    "after": links.free_text("after", "place in the list", default=None, longest=400),
+    "markup": links.switch("markup"),
+}
+SEARCH: Final[dict[str, Field]] = {
+    "dataset": _DATASET,
+    "text": links.free_text("q", "search"),
+    "mode": links.choice(
+        "mode", get_args(SearchMode), "hybrid", "There is no way to search called “{value}”."
+    ),
+    "within": links.choice(
+        "in", get_args(SearchIn), "explanations", "“{value}” cannot be searched."
+    ),
+    "like": links.identifier("like", "reading"),
+    "unlike": links.free_text("unlike", "text to stay away from"),
+    "unspoken": links.switch("unspoken"),
+    "category": _CATEGORY,
+    "tag": _TAG,
+    "role": links.choice("role", tuple(map(str, Role)), None, "Nobody speaks as “{value}”."),
+    "flag": _FLAG,
+    "without": links.choice("noflag", _FLAGS, None, _FLAG_SENTENCE),
+    "floor": links.number("fve", "fidelity floor", -3, 1),
+    "range": _RANGE,
+}
+PARAMS: Final = tuple(field.param for field in VIEW.values())
+"""Every query parameter that ``ViewState.params`` may write."""
+
+SEARCH_PARAMS: Final = tuple(field.param for field in SEARCH.values())
+
+V = TypeVar("V", ViewState, SearchView)
 
 
 @dataclass(frozen=True, slots=True)
-class Parsed:
+class Parsed(Generic[V]):
     """A view, and in plain words what of the link could not be used as it stood.
 
     ``wanted`` is the transcript that was asked for when its id has no possible form, so that the
     page can still offer the nearest one.
     """
 
-    view: ViewState
+    view: V
     problems: tuple[str, ...] = ()
     wanted: str | None = None
 
 
-def parse_query(query: str) -> Parsed:
+def parse_query(query: str) -> Parsed[ViewState]:
     """``parse`` for the text after the question mark; the last of repeated fields counts."""
     return parse(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
 
 
-def parse(params: Mapping[str, str]) -> Parsed:
+def parse(params: Mapping[str, str]) -> Parsed[ViewState]:
     """The view that ``params`` stand for. Never raises, whatever the values are."""
     problems: list[str] = []
-    fields = _known_fields(params, problems)
-    transcript, wanted = _transcript(fields.get("t"), problems)
-    position = _index(fields.get("p"), "position", problems)
-    sample = _index(fields.get("s"), "sample", problems) or 0
-    if position is not None and transcript is None and wanted is None:
+    given = links.known(params, PARAMS, problems)
+    values = _values(given, VIEW, problems)
+    asked = unglued(given.get("t"))
+    wanted = asked[:LONGEST_TEXT] if asked and values["transcript"] is None else None
+    if "t" in given and not asked:
+        problems.append("The link names no transcript: its field “t” is empty.")
+    elif values["position"] is not None and values["transcript"] is None and wanted is None:
         problems.append("The link names a position but no transcript, so no token is shown.")
-    elif sample and position is None:
+    elif values["sample"] and values["position"] is None:
         problems.append("The link names a sample but no position, so no token is shown.")
-    view = ViewState(
-        transcript=transcript,
-        position=position,
-        sample=sample,
-        category=_text(fields.get("c"), "category", problems) or None,
-        contains=_text(fields.get("q"), "filter", problems),
-        sort=_sort(fields.get("sort"), problems),
-        descending=_switch(fields.get("desc"), "desc", problems),
-        markup=_switch(fields.get("markup"), "markup", problems),
-    )
-    return Parsed(view.normal(), tuple(problems), wanted)
+    return Parsed(ViewState(**values).normal(), tuple(problems), wanted)
 
 
-def _known_fields(params: Mapping[str, str], problems: list[str]) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    for name, value in params.items():
-        known = name.strip().lower()
-        while known.startswith("amp;"):  # &amp; pasted from the source of a page
-            known = known.removeprefix("amp;")
-        if known in PARAMS:
-            fields.setdefault(known, value)
-        elif not _TRACKING.fullmatch(known):
-            problems.append(f"The link has a field “{_short(name)}” that means nothing here.")
-    return fields
+def parse_search(params: Mapping[str, str]) -> Parsed[SearchView]:
+    """The search that ``params`` stand for. Never raises."""
+    problems: list[str] = []
+    values = _values(links.known(params, SEARCH_PARAMS, problems), SEARCH, problems)
+    return Parsed(SearchView(**values), tuple(problems))
 
 
-def _transcript(value: str | None, problems: list[str]) -> tuple[str | None, str | None]:
-    """The id, and what was asked for where that can be no id."""
-    text = _unglued(value)
-    if not text:
-        if value is not None:
-            problems.append("The link names no transcript: its field “t” is empty.")
-        return None, None
-    if ID_FORM.fullmatch(text):
-        return text, None
-    problems.append(
-        f"“{_short(text)}” cannot be the id of a transcript; ids are letters, digits, "
-        "“-”, “_” and “.”."
-    )
-    return None, text[:LONGEST_TEXT]
+def _values(
+    given: Mapping[str, str], fields: Mapping[str, Field], problems: list[str]
+) -> dict[str, Any]:
+    return {
+        attribute: field.default
+        if field.param not in given
+        else field.read(given[field.param], problems)
+        for attribute, field in fields.items()
+    }
 
 
-def _index(value: str | None, name: str, problems: list[str]) -> int | None:
-    text = _unglued(value)
-    if not text:
-        return None
-    # isdecimal alone admits the digits of every script; a link of ours holds only these.
-    if text.isascii() and text.isdecimal() and int(text[:12]) <= LARGEST_INDEX:
-        return int(text)
-    problems.append(f"The {name} “{_short(text)}” is not a whole number, so it was left out.")
-    return None
-
-
-def _text(value: str | None, name: str, problems: list[str]) -> str:
-    text = "".join(c for c in value or "" if c.isprintable()).strip()
-    if len(text) > LONGEST_TEXT:
-        problems.append(f"The {name} is longer than {LONGEST_TEXT} characters and was cut.")
-    return text[:LONGEST_TEXT].rstrip()
-
-
-def _sort(value: str | None, problems: list[str]) -> SortKey:
-    text = _unglued(value).lower()
-    for key in get_args(SortKey):
-        if key == text:
-            return key
-    if text:
-        problems.append(
-            f"Transcripts cannot be sorted by “{_short(text)}”; sorting by {_DEFAULT.sort} instead."
-        )
-    return _DEFAULT.sort
-
-
-def _switch(value: str | None, name: str, problems: list[str]) -> bool:
-    text = _unglued(value).lower()
-    if text in ("1", "true", "yes", "on"):
-        return True
-    if text not in ("", "0", "false", "no", "off"):
-        problems.append(f"The field “{name}” is 0 or 1, not “{_short(text)}”; it was read as 0.")
-    return False
-
-
-def _unglued(value: str | None) -> str:
-    return (value or "").lstrip(_OPENING).rstrip(_GLUED)
-
-
-def _short(text: str) -> str:
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-    return shown if len(shown) <= 40 else shown[:39] + "…"
+def _written(view: ViewState | SearchView, fields: Mapping[str, Field]) -> dict[str, str]:
+    return links.written({name: getattr(view, name) for name in fields}, fields)

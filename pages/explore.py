@@ -11,61 +11,97 @@ from dataclasses import replace
 
 import streamlit as st
 
-from nla_core.refs import Parsed
+from nla_core.exports import Provenance
+from nla_core.refs import Parsed, ViewState
 from nla_core.store.dataset import Dataset
-from nla_core.ui import notices, panels, shell, transcripts
+from nla_core.ui import (
+    downloads,
+    elsewhere,
+    notices,
+    panels,
+    reader,
+    shell,
+    token_panel,
+    transcripts,
+    welcome,
+)
+from nla_core.ui.copy_link import copy_link
 from nla_core.ui.library import library
-from nla_core.ui.token_strip import token_strip
+from nla_core.ui.share import note, share
+from nla_core.ui.transcript_view import TranscriptView
 
 shell.ensure()
 
 
 @st.fragment
 @shell.guarded
-def reader(dataset: Dataset, transcript_id: str) -> None:
+def reading(dataset: Dataset, transcript_id: str) -> None:
     """The transcript and the panel beside it; all that a click on a token runs again."""
     page = transcripts.load(dataset, transcript_id)
     if page is None:
         return
     transcript, drawing = page
     view = shell.read_link().view
-    asked = view.position if view.transcript else transcript.invitation()
+    asked = view.position if view.transcript or view.range else transcript.invitation()
     position = None if asked is None else transcript.nearest(asked)
+
+    def go(change: shell.Change) -> None:
+        shell.go(lambda v: change(replace(v, transcript=transcript_id)))
 
     wide, narrow = st.columns([1.5, 1], gap="medium")
     with wide:
         notices.position_beyond(asked, position)
-        if len(transcript.readings) > 1:
-            panels.fidelity_along(transcript, position)
-        token_strip(
-            drawing,
-            locked=position,
-            markup=view.markup,
-            reveal=view.position is not None,
-            on_lock=lambda chosen: shell.go(lambda v: v.opened(transcript_id).at(chosen)),
-        )
+        reader.controls(view, go)
+        reader.strip_and_line(dataset, transcript, drawing, view, position, go)
+        reader.recurring(dataset, transcript, view, go)
     with narrow, st.container(key="panel"):
         if position is None:
-            panels.invitation()
+            token_panel.invitation()
+            downloads.popover(dataset, transcript_id, transcript.span(view.range))
             return
-        panels.token_panel(
+        panel(
+            dataset,
             transcript,
-            position,
-            view.sample,
-            pair=dataset.manifest.pair,
-            markup=view.markup,
-            link=view.opened(transcript_id).at(position, view.sample).query,
-            on_step=lambda p, s: shell.go(lambda v: v.opened(transcript_id).at(p, s)),
+            replace(view, transcript=transcript_id).at(position, view.sample),
+            view,
+            go,
         )
 
 
-def explore(dataset: Dataset, link: Parsed) -> None:
+def panel(
+    dataset: Dataset, transcript: TranscriptView, here: ViewState, asked: ViewState, go: reader.Go
+) -> None:
+    """Everything about the locked token; ``here`` is the view with that token in it."""
+    position = here.position or 0
+    token_panel.token_panel(
+        transcript,
+        position,
+        here.sample,
+        pair=dataset.manifest.pair,
+        markup=here.markup,
+        paragraph=asked.paragraph,
+        on_step=lambda p, s: go(lambda v: v.at(p, s)),
+    )
+    reading = transcript.reading(position, here.sample)
+    if reading is not None:
+        elsewhere.alike(dataset, here, transcript, reading)
+        elsewhere.other_pairs(shell.others(dataset), transcript, position)
+    with st.container(horizontal=True, gap="small", key="take_away"):
+        copy_link(here.query)
+        if reading is not None:
+            with st.popover("Share", icon=":material/ios_share:", key="share_popover"):
+                share(here, transcript, reading, Provenance.of(dataset))
+        downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
+
+
+def explore(dataset: Dataset, link: Parsed[ViewState]) -> None:
     view = link.view
     wanted = link.wanted or view.transcript
     transcript_id = wanted or transcripts.first(dataset)
     page = None if transcript_id is None else transcripts.load(dataset, transcript_id)
-    with st.sidebar:
-        library(dataset, view, current=None if page is None else transcript_id)
+    if not shell.embedded():
+        with st.sidebar:
+            library(dataset, view, current=None if page is None else transcript_id)
 
     notices.link_problems(link.problems)
     if page is None and wanted is not None:
@@ -75,7 +111,8 @@ def explore(dataset: Dataset, link: Parsed) -> None:
         notices.empty_dataset()
         return
     if view.transcript is None:
-        notices.welcome(dataset)
+        welcome.welcome(dataset)
+    note(view.note)
     if page[0].failed:
         panels.heading(page[0])
         panels.failed_transcript(page[0])
@@ -89,7 +126,7 @@ def explore(dataset: Dataset, link: Parsed) -> None:
             help="Show the tokens that the chat template adds around each message.",
             on_change=lambda: shell.go(lambda v: replace(v, markup=st.session_state["markup"])),
         )
-    reader(dataset, transcript_id)
+    reading(dataset, transcript_id)
 
 
-explore(shell.dataset(), shell.read_link())
+explore(shell.dataset(), shell.resolved(shell.dataset()))

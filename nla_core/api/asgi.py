@@ -35,7 +35,7 @@ LOG = logging.getLogger(__name__)
 SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-def middleware(root: Callable[[], Path] = shell.dataset_root) -> list[Middleware]:
+def middleware(root: Callable[[], Path] = lambda: next(iter(shell.mounted().values()))) -> list[Middleware]:
     """What ``st.App`` takes to answer under ``/api/`` for the dataset at ``root()``."""
     return [Middleware(BesidePages, api=application(Current(root)))]
 

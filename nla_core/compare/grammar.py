@@ -52,13 +52,24 @@ def as_word(token: str) -> str:
 
 def quotes(text: str) -> list[str]:
     """Quoted spans that claim to be read from the context, in order; empty ones are left out."""
-    return [found for _, _, found in _quotes(text)]
+    return [found for _, _, found in quote_spans(text)]
+
+
+def quote_spans(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, what is quoted) of each quotation outside of the field ``next``."""
+    low, high = _next_span(text) or (len(text), len(text))
+    found = []
+    for match in _QUOTE.finditer(text):
+        body = (match[1] if match[1] is not None else match[2]).strip()
+        if body and not low <= match.start() < high:
+            found.append((match.start(), match.end(), body))
+    return found
 
 
 def without_quotes(text: str) -> str:
     """The prose alone: every quotation taken out with its marks."""
     kept, at = [], 0
-    for start, end, _ in _quotes(text):
+    for start, end, _ in quote_spans(text):
         kept.append(text[at:start])
         at = end
     return re.sub(r"\s+", " ", "".join([*kept, text[at:]])).strip()
@@ -75,17 +86,6 @@ def stands_in(quote: str, context: str) -> bool:
         return wanted in _plain(context)
     blank = quote.replace("\\n", "\n").replace("\\t", "\t")  # a quoted line break, or nothing
     return bool(blank) and blank in context
-
-
-def _quotes(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, what is quoted) of each quotation outside of the field ``next``."""
-    low, high = _next_span(text) or (len(text), len(text))
-    found = []
-    for match in _QUOTE.finditer(text):
-        body = (match[1] if match[1] is not None else match[2]).strip()
-        if body and not low <= match.start() < high:
-            found.append((match.start(), match.end(), body))
-    return found
 
 
 def _next_span(text: str) -> tuple[int, int] | None:

@@ -157,6 +157,13 @@ class Dataset:
         """
         return self._query(queries.readings(filters, limit=limit, after=after))
 
+    def some_explanations(self, n: int) -> list[str]:
+        """Up to ``n`` explanations spread evenly over the dataset, the same ones every time."""
+        step = max(self.manifest.counts["readings"] // max(n, 1), 1)
+        return self._query((queries.SOME_EXPLANATIONS, {"step": step, "n": n}))[
+            "explanation"
+        ].tolist()
+
     def nearest_transcripts(self, mangled_id: str, n: int = 3) -> pd.DataFrame:
         """What a broken link may have meant: transcript_id, prompt_id, category, title, distance.
 

@@ -135,6 +135,9 @@ READING: Final = """
     SELECT r.*, t.category, t.title FROM readings r JOIN transcripts t USING (transcript_id)
     WHERE reading_id = $id"""
 
+SOME_EXPLANATIONS: Final = """
+    SELECT explanation FROM readings WHERE "row" % $step = 0 ORDER BY "row" LIMIT $n"""
+
 NEAREST: Final = """
     SELECT transcript_id, prompt_id, category, title, min(distance) AS distance FROM (
         SELECT transcript_id, prompt_id, category, title, lower(unnest([

@@ -12,7 +12,7 @@ from typing import Any, Final
 from nla_core.schema import Flag
 from nla_core.store.dataset import Dataset
 from nla_core.ui.html import draw, fill, join
-from nla_core.ui.panels import flag_item
+from nla_core.ui.token_panel import flag_item
 
 WHAT_IT_IS: Final = """
 At every token a language model holds a vector: all that it carries forward from what it has read.

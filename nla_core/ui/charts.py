@@ -1,4 +1,4 @@
-"""Two small charts: what the model expected next, and fidelity along the transcript.
+"""Two small charts: what the model expected next, and a measure along the transcript.
 
 Knows which marks and colours say what. Does not know Streamlit or where the numbers come from. The
 decision a reader would question: plain Plotly dictionaries instead of graph objects; building
@@ -8,13 +8,13 @@ thousands of validated properties a click costs more than drawing them.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 Figure = dict[str, Any]
 
 ROW_PX: Final = 21
-LINE_PX: Final = 92
+LINE_PX: Final = 104
 CONFIG: Final = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 
 # Readable on light and dark: a change of theme runs nothing in Python, so text and grid are left to
@@ -80,33 +80,63 @@ def next_tokens(
     }
 
 
-def fidelity_line(positions: Sequence[int], fve: Sequence[float], *, locked: int | None) -> Figure:
-    """FVE over position, the zero line, and a mark at the locked token."""
-    low = min(-0.1, *fve) if fve else -0.1
-    mark = [(p, value) for p, value in zip(positions, fve, strict=True) if p == locked]
+def line_along(
+    values: Mapping[int, float],
+    *,
+    low: float,
+    high: float,
+    name: str,
+    locked: int | None,
+    span: tuple[int, int] | None,
+    in_readings: Sequence[int] = (),
+    in_text: Sequence[int] = (),
+) -> Figure:
+    """A measure over position, with the locked token, the marked range, and where a phrase stands.
+
+    ``low`` and ``high`` are the ends of the measure's scale; the axis reaches further down where
+    values do. Dragging over it marks a range.
+    """
+    values = dict(sorted(values.items()))
+    bottom = min(low, *values.values()) if values else low
+    room = high - bottom
+    rows = [
+        (in_readings, "triangle-up", "stands in the explanation"),
+        (in_text, "circle-open", "stands in the text"),
+    ]
     return {
         "data": [
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": list(positions),
-                "y": [round(value, 4) for value in fve],
+                "x": list(values),
+                "y": [round(value, 4) for value in values.values()],
                 "line": {"color": _LINE, "width": 1.4},
-                "connectgaps": False,
-                "hovertemplate": "token %{x}: FVE %{y:.2f}<extra></extra>",
+                "hovertemplate": f"token %{{x}}: {plain(name)} %{{y:.2f}}<extra></extra>",
             },
             {
                 "type": "scatter",
                 "mode": "markers",
-                "x": [p for p, _ in mark],
-                "y": [value for _, value in mark],
+                "x": [p for p in values if p == locked],
+                "y": [value for p, value in values.items() if p == locked],
                 "marker": {"color": _CAME, "size": 9},
                 "hoverinfo": "skip",
             },
+            *(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "x": list(found),
+                    "y": [bottom - room * (0.08 + 0.11 * row)] * len(found),
+                    "marker": {"color": _CAME, "size": 7, "symbol": symbol},
+                    "hovertemplate": f"token %{{x}}: {words}<extra></extra>",
+                }
+                for row, (found, symbol, words) in enumerate(rows)
+                if found
+            ),
         ],
         "layout": {
             "height": LINE_PX,
-            "margin": {"l": 30, "r": 6, "t": 6, "b": 18},
+            "margin": {"l": 34, "r": 6, "t": 6, "b": 18},
             "xaxis": {
                 "showgrid": False,
                 "zeroline": False,
@@ -114,18 +144,78 @@ def fidelity_line(positions: Sequence[int], fve: Sequence[float], *, locked: int
                 "tickfont": {"size": 11},
             },
             "yaxis": {
-                "range": [max(low, -2.0) - 0.05, 1.06],
-                "tickvals": [0, 0.5, 1],
+                "range": [bottom - room * (0.26 if in_readings or in_text else 0.04), high * 1.06],
                 "zeroline": True,
                 "zerolinecolor": _BAR,
                 "zerolinewidth": 1,
+                "nticks": 4,
                 "fixedrange": True,
                 "tickfont": {"size": 11},
             },
+            "shapes": []
+            if span is None
+            else [
+                {
+                    "type": "rect",
+                    "xref": "x",
+                    "yref": "paper",
+                    "x0": span[0] - 0.5,
+                    "x1": span[1] + 0.5,
+                    "y0": 0,
+                    "y1": 1,
+                    "line": {"width": 0},
+                    "fillcolor": "rgba(116, 123, 242, 0.18)",
+                }
+            ],
             "hovermode": "x",
+            **_bare(),
+            "dragmode": "select",
+            "selectdirection": "h",
+        },
+    }
+
+
+def counts(rows: Mapping[str, int], noun: str) -> Figure:
+    """Horizontal bars of how many there are of each, the most first."""
+    ordered = sorted(rows.items(), key=lambda row: (-row[1], row[0]))
+    return {
+        "data": [
+            {
+                "type": "bar",
+                "orientation": "h",
+                "x": [n for _, n in ordered],
+                "y": list(range(len(ordered))),
+                "marker": {"color": _LINE, "cornerradius": 2},
+                "text": [f"{n:,}" for _, n in ordered],
+                "textposition": "outside",
+                "cliponaxis": False,
+                "hoverinfo": "skip",
+                "width": 0.62,
+            }
+        ],
+        "layout": {
+            "height": ROW_PX * len(ordered) + 12,
+            "margin": {"l": 4, "r": 44, "t": 2, "b": 4},
+            "xaxis": {"visible": False, "fixedrange": True, "title": plain(noun)},
+            "yaxis": {
+                "autorange": "reversed",
+                "tickvals": list(range(len(ordered))),
+                "ticktext": [plain_words(name) for name, _ in ordered],
+                "tickfont": {"size": 12.5},
+                "automargin": True,
+                "fixedrange": True,
+                "showgrid": False,
+                "zeroline": False,
+                "ticks": "",
+            },
             **_bare(),
         },
     }
+
+
+def plain_words(text: str) -> str:
+    """A name in a label, with its blanks as they are and nothing that Plotly takes for markup."""
+    return plain(text.replace(" ", "\N{NO-BREAK SPACE}"))
 
 
 def plain(text: str) -> str:

@@ -15,25 +15,13 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from nla_core.refs import SortKey, ViewState
+from nla_core.refs import ViewState
 from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
-from nla_core.ui import shell
+from nla_core.ui import facets, shell
 from nla_core.ui.html import draw
 
 MOST_ROWS: Final = 500
-
-Order = tuple[SortKey, bool]
-ORDERS: Final[dict[Order, str]] = {
-    ("category", False): "By category",
-    ("title", False): "Title, A to Z",
-    ("mean_fve", True): "Most faithful first",
-    ("mean_fve", False): "Least faithful first",
-    ("n_tokens", True): "Longest first",
-    ("n_tokens", False): "Shortest first",
-    ("max_surprisal", True): "Biggest surprise first",
-    ("flagged_share", True): "Most flagged first",
-}
 
 _ALL: Final = ""
 _HERE = Path(__file__).parent
@@ -51,12 +39,12 @@ def library(dataset: Dataset, view: ViewState, *, current: str | None) -> None:
     counts = dict(zip(categories["category"], categories["n_transcripts"], strict=True))
     with st.container(key="library_controls"):
         _controls(view, counts)
+    facets.chosen(replace(view, category=None))  # the category has its own control here
     rows = dataset.transcripts(
-        category=view.category,
-        contains=view.contains,
         sort=view.sort,
         descending=view.descending,
         limit=MOST_ROWS,
+        **facets.filters(view),
     )
     if rows.empty:
         _nothing(view)
@@ -70,28 +58,8 @@ def library(dataset: Dataset, view: ViewState, *, current: str | None) -> None:
         st.caption(f"The first {MOST_ROWS}; narrow the list to see others.")
 
 
-def order_label(order: Order) -> str:
-    """A name for every order a link may carry, also for those the control does not offer."""
-    key, descending = order
-    return ORDERS.get(order, f"{key.replace('_', ' ')}, {'down' if descending else 'up'}")
-
-
 def _controls(view: ViewState, counts: dict[str, int]) -> None:
-    typed = st.session_state.get("filter")
-    if typed is None or typed.strip() != view.contains:
-        st.session_state["filter"] = view.contains
-    st.text_input(
-        "Filter transcripts",
-        key="filter",
-        type="search",
-        live="400ms",
-        placeholder="Filter by title, text or tag",
-        label_visibility="collapsed",
-        max_chars=200,
-        on_change=lambda: shell.go(
-            lambda v: replace(v, contains=st.session_state["filter"].strip())
-        ),
-    )
+    facets.words(view)
     chosen = view.category or _ALL
     st.session_state["category"] = chosen
     total = sum(counts.values())
@@ -104,23 +72,10 @@ def _controls(view: ViewState, counts: dict[str, int]) -> None:
         ),
         label_visibility="collapsed",
         on_change=lambda: shell.go(
-            lambda v: replace(v, category=st.session_state["category"] or None)
+            lambda v: v.filtered(category=st.session_state["category"] or None)
         ),
     )
-    order: Order = (view.sort, view.descending)
-    st.session_state["order"] = order
-    st.selectbox(
-        "Order",
-        list(dict.fromkeys([*ORDERS, order])),
-        key="order",
-        format_func=order_label,
-        label_visibility="collapsed",
-        on_change=lambda: shell.go(
-            lambda v: replace(
-                v, sort=st.session_state["order"][0], descending=st.session_state["order"][1]
-            )
-        ),
-    )
+    facets.order(view)
 
 
 def _nothing(view: ViewState) -> None:
@@ -130,7 +85,7 @@ def _nothing(view: ViewState) -> None:
     st.button(
         "Show all transcripts",
         key="show_all",
-        on_click=lambda: shell.go(lambda v: replace(v, contains="", category=None)),
+        on_click=facets.clear,
     )
 
 

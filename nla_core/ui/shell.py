@@ -1,6 +1,6 @@
 """The frame around every page: navigation, the open dataset, the view in the URL, refusals.
 
-Knows which pages there are, where the dataset lies, and how an error is shown. Does not know what a
+Knows which pages there are, where datasets lie, and how an error is shown. Does not know what a
 page draws. The decision a reader would question: `ensure()` stands first on every page, because the
 first deep link to a fresh server runs the page file without app.py; it then starts over the proper
 way. Security checks belong into it.
@@ -8,25 +8,33 @@ way. Security checks belong into it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
-from typing import Final, ParamSpec
+from typing import Final, Literal, ParamSpec
 
 import streamlit as st
 
 from nla_core import refs
 from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import DATABASE, current_version
+from nla_core.store.manifest import CURRENT, DATABASE, current_version
+from nla_core.ui.cards import Chosen
 from nla_core.ui.html import draw
+from nla_core.ui.keys import keys
 
 PROJECT: Final = Path(__file__).resolve().parents[2]
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
 DATA_VARIABLE: Final = "NLA_DATA"
+"""Folders of datasets, parted as in PATH; the first one is what a link without a dataset means."""
+
+PageName = Literal["explore", "browse", "search", "about"]
+Change = Callable[[refs.ViewState], refs.ViewState]
 
 P = ParamSpec("P")
 
@@ -37,9 +45,10 @@ def run() -> None:
     """Draw the frame and the page that was asked for. Called by app.py only."""
     st.html(STYLE)
     st.logo(str(ICON), size="small")
-    page = _navigation()
+    chosen = _navigation()
     st.session_state[_FRAMED] = True
-    guarded(page.run)()
+    keys()
+    guarded(chosen.run)()
 
 
 def ensure() -> None:
@@ -50,60 +59,101 @@ def ensure() -> None:
     st.rerun()
 
 
-def _navigation() -> st.Page:
-    # url_path is the file's stem, so that links mean the same to Streamlit's own page finder. The
-    # default page answers at / alone, hence the second entry for /explore.
-    explore = PROJECT / "pages/explore.py"
-    return st.navigation(
-        [
-            st.Page(
-                explore,
-                title="Explore",
-                icon=":material/grid_view:",
-                url_path="home",
-                default=True,
-            ),
-            st.Page(explore, title="Explore", url_path="explore", visibility="hidden"),
-            st.Page(
-                PROJECT / "pages/about.py",
-                title="About",
-                icon=":material/info:",
-                url_path="about",
-            ),
-        ],
-        position="top",
+_PAGES: Final[dict[PageName, tuple[str, str]]] = {
+    "explore": ("Explore", ":material/grid_view:"),
+    "browse": ("Browse", ":material/view_list:"),
+    "search": ("Search", ":material/search:"),
+    "about": ("About", ":material/info:"),
+}
+
+
+def page(name: PageName, *, hidden: bool = False) -> st.Page:
+    """A page as Streamlit knows it; its url_path is the file's stem, so that links mean the same
+    to Streamlit's own page finder."""
+    title, icon = _PAGES[name]
+    return st.Page(
+        PROJECT / f"pages/{name}.py",
+        title=title,
+        icon=icon,
+        url_path=name,
+        visibility="hidden" if hidden else "visible",
     )
+
+
+def _navigation() -> st.Page:
+    # The default page answers at / alone, hence the second entry for /explore.
+    title, icon = _PAGES["explore"]
+    home = st.Page(
+        PROJECT / "pages/explore.py", title=title, icon=icon, url_path="home", default=True
+    )
+    others = [page(name) for name in _PAGES if name != "explore"]
+    return st.navigation(
+        [home, page("explore", hidden=True), *others],
+        position="hidden" if embedded() else "top",
+    )
+
+
+def embedded() -> bool:
+    """Whether the page is a frame in another one (``?embed=true``): no navigation, no list."""
+    return bool(st.context.is_embedded)
 
 
 # ---- the dataset ---------------------------------------------------------------------------------
 
 
-def dataset_root() -> Path:
-    """Where the dataset lies that this server shows."""
-    return Path(os.environ.get(DATA_VARIABLE) or PROJECT / "data/demo")
+def mounted() -> dict[str, Path]:
+    """Datasets that can be opened, by the name that links use, the default one first."""
+    named = os.environ.get(DATA_VARIABLE)
+    roots = [Path(part) for part in (named or "").split(os.pathsep) if part]
+    roots = roots or [PROJECT / "data/demo"]
+    runs = sorted((PROJECT / "data/runs").glob(f"*/{CURRENT}"))
+    return {root.name: root for root in [*roots, *(path.parent for path in runs)]}
 
 
 def dataset() -> Dataset:
-    """The current version of the dataset, opened once a process.
+    """The current version of the dataset that the address names, opened once a process.
 
     The first start builds its database and says so meanwhile. Ends the run with a message where
     there is no dataset to open.
     """
-    root = dataset_root()
+    known = mounted()
+    asked = refs.parse(st.query_params).view.dataset
+    name = asked or next(iter(known))
     try:
-        version = current_version(root)
-        if (root / version / DATABASE).exists():
-            return _open(str(root), version)
-        with st.spinner(
-            "Building the database of this dataset. Only the first start does this.", show_time=True
-        ):
-            return _open(str(root), version)
+        if name not in known:
+            raise NLAError(
+                f"There is no dataset “{name}” here",
+                why=f"this server has {', '.join(known)}",
+                fix="Ask whoever sent the link where it was made, or leave “d” out of the address",
+            )
+        return opened(known[name])
     except NLAError as error:
         refuse(error)
         st.stop()
 
 
-@st.cache_resource(show_spinner=False, max_entries=2)
+def opened(root: Path) -> Dataset:
+    """The current version under ``root``. Raises NLAError where there is none to open."""
+    version = current_version(root)
+    if (root / version / DATABASE).exists():
+        return _open(str(root), version)
+    with st.spinner(
+        "Building the database of this dataset. Only the first start does this.", show_time=True
+    ):
+        return _open(str(root), version)
+
+
+def others(current: Dataset) -> dict[str, Dataset]:
+    """The other mounted datasets that open without complaint, by name."""
+    found: dict[str, Dataset] = {}
+    for name, root in mounted().items():
+        if root != current.root:
+            with contextlib.suppress(NLAError):
+                found[name] = opened(root)
+    return found
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
 def _open(root: str, version: str) -> Dataset:
     return Dataset.open(Path(root), version)
 
@@ -111,14 +161,42 @@ def _open(root: str, version: str) -> Dataset:
 # ---- the view ------------------------------------------------------------------------------------
 
 
-def read_link() -> refs.Parsed:
+def read_link() -> refs.Parsed[refs.ViewState]:
     """What the address bar says, and what was wrong with it."""
     return refs.parse(st.query_params)
 
 
-def go(change: Callable[[refs.ViewState], refs.ViewState]) -> None:
+def resolved(dataset: Dataset) -> refs.Parsed[refs.ViewState]:
+    """``read_link``, with the short link to a reading replaced by its transcript and token."""
+    link = read_link()
+    short = link.view.reading
+    if short is None:
+        return link
+    row = dataset.reading(short)
+    view = replace(link.view, reading=None)
+    if row is None:
+        problem = f"This dataset has no reading “{short}”."
+        return replace(link, view=view, problems=(*link.problems, problem))
+    view = view.opened(str(row["transcript_id"])).at(int(row["position"]), int(row["sample"]))
+    st.query_params.from_dict(view.params())
+    return replace(link, view=view)
+
+
+def go(change: Change) -> None:
     """Put a changed view into the address bar. For callbacks: the run that follows draws it."""
     st.query_params.from_dict(change(read_link().view).params())
+
+
+def follow(chosen: Chosen) -> None:
+    """Go where a card leads on this page. For callbacks."""
+    if chosen.query is not None:
+        st.query_params.from_dict(refs.parse_query(chosen.query).view.params())
+
+
+def leave(chosen: Chosen, name: PageName) -> None:
+    """Go where a card leads on another page. Ends the run if something was chosen."""
+    if chosen.query is not None:
+        st.switch_page(page(name), query_params=refs.parse_query(chosen.query).view.params())
 
 
 # ---- refusals ------------------------------------------------------------------------------------

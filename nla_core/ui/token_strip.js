@@ -1,15 +1,12 @@
 // The token strip: draws chips once, then only toggles classes.
 //
-// Knows pointer, keyboard and touch behaviour, and how invisible characters are made visible. Does
-// not know what a reading means: it gets numbers and texts and reports positions. Text of users and
-// models enters the page through textContent only.
+// Knows pointer, keyboard and touch behaviour: what is locked, what range is marked, where the hits
+// are. Does not know what a reading means: it gets numbers and texts and reports positions. What it
+// is made of is in token_strip_draw.js, which stands in front of this.
 
 const SETTLE_MS = 160; // how long the keyboard rests before the panel follows
 const SETTLED_MS = 250; // how long a page that was just painted is left alone
 const ECHO_MS = 2000; // how long an older answer of the server may still arrive
-
-const INVISIBLE = /[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202f\u2060-\u206f\ufeff\ufff9-\ufffb]/;
-const ROLE_NAME = { system: "System", user: "User", assistant: "Assistant" };
 
 const strips = new WeakMap();
 
@@ -22,6 +19,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     strips.set(root, strip);
   }
   strip.send = (position) => setTriggerValue("lock", { position });
+  strip.sendRange = (range) => setTriggerValue("range", { range });
   strip.show(data);
   if (data.tell && !strip.told) {
     strip.told = true;
@@ -32,78 +30,42 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
 }
 
-function el(tag, className, text) {
-  const node = document.createElement(tag);
-  if (className) node.className = className;
-  if (text !== undefined) node.textContent = text;
-  return node;
-}
-
-// Appends text to node so that every character leaves a mark; returns how many line breaks trail.
-function spell(node, text) {
-  const trailing = /\n*$/.exec(text)[0].length;
-  const blank = /^\s*$/u.test(text);
-  let run = "";
-  const flush = () => {
-    if (run) node.append(run);
-    run = "";
-  };
-  const mark = (symbol) => {
-    flush();
-    node.append(el("span", "ws", symbol));
-  };
-  const characters = Array.from(text);
-  characters.forEach((c, i) => {
-    if (c === "\n") {
-      mark("↵");
-      if (i < characters.length - trailing) node.append("\n");
-    } else if (c === "\t") {
-      mark("⇥");
-    } else if (c === " ") {
-      if (blank || characters[i + 1] === " " || characters[i - 1] === " ") mark("·");
-      else run += c;
-    } else if (INVISIBLE.test(c)) {
-      mark("U+" + c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0"));
-    } else {
-      run += c;
-    }
-  });
-  flush();
-  if (!text) node.append(el("span", "ws", "∅"));
-  return trailing;
-}
-
-function spoken(text) {
-  if (text === "") return "nothing";
-  return text.replace(/\n/g, " line break ").replace(/\t/g, " tab ").trim() || "space";
-}
-
-const number = (fve) => fve.toFixed(2).replace("-", "−");
-
 class Strip {
   constructor(root) {
     this.root = root;
     this.body = root.querySelector(".turns");
     this.legend = root.querySelector(".legend");
     this.card = root.querySelector(".card");
+    this.map = new Overview(root.querySelector(".map"), (i) => this.reveal(i, true));
     this.id = null;
     this.chips = [];
     this.nodes = [];
-    this.locked = null; // index of a chip, as are cursor and sent
+    this.locked = null; // index of a chip, as are cursor, anchor, sent and both ends of the range
     this.cursor = null;
+    this.range = null;
     this.body.addEventListener("pointerover", (e) => this.over(e));
     this.body.addEventListener("pointerleave", () => this.hideCard());
+    this.body.addEventListener("pointerdown", (e) => this.down(e));
     this.body.addEventListener("click", (e) => this.click(e));
     this.body.addEventListener("keydown", (e) => this.key(e));
     this.body.addEventListener("focusin", (e) => this.focused(e));
     this.body.addEventListener("focusout", () => this.hideCard());
+    const anywhere = (e) => {
+      if (root.isConnected) this.keyAnywhere(e);
+      else document.removeEventListener("keydown", anywhere);
+    };
+    document.addEventListener("keydown", anywhere);
+    document.addEventListener("pointerup", () => this.up());
   }
 
   show(data) {
     const fresh = data.id !== this.id;
     if (fresh) this.build(data);
+    const painted = fresh || data.colour.id !== this.colourId || this.markup !== data.markup;
     this.root.classList.toggle("hide-markup", !data.markup);
     this.markup = data.markup;
+    if (painted) this.paint(data);
+    this.setRange(data.range && data.range.map((p) => this.indexAt(p)));
     const wanted = data.locked === null ? null : (this.at.get(data.locked) ?? null);
     if (!fresh && this.timer) return; // the reader is already further on
     if (!fresh && this.sent !== undefined && wanted !== this.sent) {
@@ -112,7 +74,8 @@ class Strip {
     this.sent = undefined;
     const moved = wanted !== this.locked;
     this.lock(wanted);
-    if (wanted !== null && (fresh ? data.reveal : moved)) this.reveal(wanted, fresh);
+    if (fresh && data.reveal) this.reveal(wanted ?? this.range?.[0], true);
+    else if (wanted !== null && moved && !fresh) this.reveal(wanted, false);
     if (moved && wanted !== null && this.hasFocus()) this.focus(wanted);
   }
 
@@ -120,97 +83,46 @@ class Strip {
     clearTimeout(this.timer);
     this.timer = undefined;
     this.id = data.id;
-    this.scale = data.scale;
     this.flagNames = data.flags;
     this.chips = data.chips;
-    this.locked = this.cursor = null;
+    this.locked = this.cursor = this.range = null;
     this.sent = undefined;
     this.at = new Map();
-    this.nodes = [];
+    this.chips.forEach((chip, i) => chip.positions.forEach((p) => this.at.set(p, i)));
     this.hideCard();
-    this.drawLegend();
-    const turns = document.createDocumentFragment();
-    let turn = null;
-    let text = null;
-    this.chips.forEach((chip, i) => {
-      const role = chip.role;
-      if (turn?.dataset.turn !== String(chip.turn) || turn.dataset.role !== role) {
-        turn = el("section", "turn bare");
-        turn.dataset.turn = String(chip.turn);
-        turn.dataset.role = role;
-        turn.setAttribute("role", "group");
-        turn.setAttribute("aria-label", `${ROLE_NAME[role] ?? role} message`);
-        const name = el("div", "role", ROLE_NAME[role] ?? role);
-        name.setAttribute("aria-hidden", "true");
-        text = el("div", "text");
-        text.setAttribute("role", "presentation");
-        text.dir = "auto";
-        turn.append(name, text);
-        turns.append(turn);
-      }
-      if (!chip.markup) turn.classList.remove("bare");
-      chip.positions.forEach((p) => this.at.set(p, i));
-      const node = this.draw(chip, i);
-      const breaks = spell(node, chip.text);
-      this.nodes.push(node);
-      text.append(node);
-      for (let b = 0; b < breaks; b++) text.append(el("br", chip.markup ? "markup" : ""));
-    });
+    const [turns, nodes] = drawTurns(this.chips, (chip) => this.label(chip));
+    this.nodes = nodes;
     this.body.replaceChildren(turns);
-    if (this.nodes.length) this.rove(this.visible()[0] ?? 0);
+    if (nodes.length) this.rove(Math.max(this.chips.findIndex((chip) => !chip.markup), 0));
   }
 
-  draw(chip, i) {
-    const node = el("span", "chip");
-    node.dataset.i = String(i);
-    node.dataset.p = String(chip.position);
-    node.tabIndex = -1;
-    node.setAttribute("role", "option");
-    node.setAttribute("aria-selected", "false");
-    let label = spoken(chip.text);
-    if (chip.markup) node.classList.add("markup");
-    if (chip.fve === null) {
-      node.classList.add("unread");
-      label += ", no reading";
-    } else {
-      node.classList.add("f" + this.stepOf(chip.fve));
-      node.style.setProperty("--bar", this.barOf(chip.fve) + "px");
-      label += `, fidelity ${chip.fve.toFixed(2)}`;
-    }
-    if (chip.flags.length) {
-      // Low fidelity shows already: no bar, and the pale end of the scale.
-      if (chip.flags.some((f) => f !== "low_fidelity")) node.classList.add("flagged");
-      label += ", " + chip.flags.map((f) => this.flagNames[f] ?? f).join(", ");
-    }
-    node.setAttribute("aria-label", label);
-    return node;
+  label(chip) {
+    const parts = [spoken(chip.text)];
+    parts.push(chip.fve === null ? "no reading" : `fidelity ${chip.fve.toFixed(2)}`);
+    return [...parts, ...chip.flags.map((f) => this.flagNames[f] ?? f)].join(", ");
   }
 
-  stepOf(fve) {
-    const { low, high, steps } = this.scale;
-    const share = (Math.min(Math.max(fve, low), high) - low) / (high - low);
-    return Math.min(Math.floor(share * steps), steps - 1);
-  }
-
-  barOf(fve) {
-    return Math.round(this.scale.bar * Math.min(Math.max(fve, 0), 1) * 100) / 100;
-  }
-
-  drawLegend() {
-    const { low, high, steps } = this.scale;
-    const ramp = el("span", "ramp");
-    for (let s = 0; s < steps; s++) {
-      const middle = low + ((s + 0.5) * (high - low)) / steps;
-      const cell = el("span", "cell f" + s);
-      cell.style.setProperty("--bar", this.barOf(middle) + "px");
-      ramp.append(cell);
-    }
-    const flagged = el("span", "key");
-    flagged.append(el("span", "cell f0 flagged"), "flagged");
-    this.legend.replaceChildren(
-      el("span", "name", "Fidelity (FVE)"),
-      el("span", "end", "≤ " + number(low)), ramp, el("span", "end", number(high)), flagged,
-    );
+  // Colours and bars of a measure, and the tokens that hold the phrase.
+  paint(data) {
+    this.colourId = data.colour.id;
+    this.scale = new Scale(data.colour, data.scale.steps, data.scale.bar);
+    this.hits = data.colour.hits.map((p) => this.at.get(p)).filter((i) => i !== undefined);
+    const hits = new Set(this.hits);
+    this.nodes.forEach((node, i) => {
+      const value = data.colour.values[i];
+      node.className = node.className.replace(/ ?\b(f\d|unread|hit)\b/g, "");
+      if (value === null) {
+        node.classList.add("unread");
+        node.style.removeProperty("--bar");
+      } else {
+        node.classList.add("f" + this.scale.step(value));
+        node.style.setProperty("--bar", this.scale.height(value) + "px");
+      }
+      if (hits.has(i)) node.classList.add("hit");
+    });
+    this.legend.replaceChildren(...this.scale.legend(hits.size));
+    this.map.draw(this.chips, this.scale, this.visible(), hits);
+    this.map.mark(this.locked);
   }
 
   visible() {
@@ -233,6 +145,28 @@ class Strip {
       this.rove(i);
       this.hideCard();
     }
+    this.map.mark(i);
+  }
+
+  indexAt(position) {
+    return this.at.get(position) ?? (position < 0 ? 0 : this.nodes.length - 1);
+  }
+
+  setRange(range) {
+    for (let i = this.range?.[0] ?? 0; i <= (this.range?.[1] ?? -1); i++) {
+      this.nodes[i].classList.remove("ranged");
+    }
+    this.range = range ? [Math.min(...range), Math.max(...range)] : null;
+    for (let i = this.range?.[0] ?? 0; i <= (this.range?.[1] ?? -1); i++) {
+      this.nodes[i].classList.add("ranged");
+    }
+  }
+
+  commitRange(range) {
+    this.setRange(range);
+    if (!this.range) return this.sendRange(null);
+    const [first, last] = this.range.map((i) => this.chips[i]);
+    this.sendRange([first.positions[0], last.positions[last.positions.length - 1]]);
   }
 
   commit(i) {
@@ -264,6 +198,7 @@ class Strip {
   }
 
   reveal(i, centre) {
+    if (i === undefined || i === null) return;
     requestAnimationFrame(() => {
       const node = this.nodes[i];
       if (!node?.isConnected) return;
@@ -283,8 +218,26 @@ class Strip {
   over(event) {
     if (event.pointerType === "touch") return;
     const i = this.indexOf(event);
-    if (i !== null && i !== this.locked) this.showCard(i);
+    if (i !== null && this.pressed !== undefined && (i !== this.pressed || this.dragged)) {
+      this.dragged = true;
+      this.root.classList.add("dragging");
+      getSelection()?.removeAllRanges();
+      this.hideCard();
+      this.setRange([this.pressed, i]);
+    } else if (i !== null && i !== this.locked) this.showCard(i);
     else this.hideCard();
+  }
+
+  down(event) {
+    this.dragged = false;
+    if (event.pointerType === "touch" || event.button !== 0 || event.shiftKey) return;
+    this.pressed = this.indexOf(event) ?? undefined;
+  }
+
+  up() {
+    if (this.pressed !== undefined && this.dragged) this.commitRange(this.range);
+    this.pressed = undefined;
+    this.root.classList.remove("dragging");
   }
 
   focused(event) {
@@ -296,7 +249,12 @@ class Strip {
 
   click(event) {
     const i = this.indexOf(event);
-    if (i === null) return;
+    if (i === null || this.dragged) return;
+    if (event.shiftKey) {
+      getSelection()?.removeAllRanges();
+      this.commitRange([this.locked ?? this.cursor ?? i, i]);
+      return;
+    }
     this.focus(i);
     if (i !== this.locked || this.timer) this.commit(i);
   }
@@ -309,12 +267,16 @@ class Strip {
       this.commit(i);
     } else if (event.key === "Escape") {
       this.hideCard();
-      if (this.locked === null) return;
-      this.commit(null);
+      if (this.locked !== null) this.commit(null);
+      else if (this.range) this.commitRange(null);
+      else return;
     } else {
       const next = this.target(event.key, i);
       if (next === undefined) return;
-      if (next !== null && next !== i) this.move(next);
+      if (next !== null && next !== i) {
+        if (event.shiftKey) this.extend(next);
+        else this.move(next);
+      }
     }
     event.preventDefault();
     event.stopPropagation();
@@ -329,6 +291,32 @@ class Strip {
     if (!locked) return this.showCard(i);
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.commit(i), SETTLE_MS);
+  }
+
+  // Shift and an arrow: the range goes from where the reader stood to where the keyboard is.
+  extend(i) {
+    if (!this.range || this.anchor === undefined) this.anchor = this.cursor;
+    this.setRange([this.anchor, i]);
+    this.focus(i);
+    clearTimeout(this.rangeTimer);
+    this.rangeTimer = setTimeout(() => {
+      this.commitRange(this.range);
+      this.anchor = undefined;
+    }, SETTLE_MS * 3);
+  }
+
+  // n and p: the next and the previous token that holds the phrase, from wherever the focus is.
+  keyAnywhere(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.hits?.length) return;
+    if (event.key !== "n" && event.key !== "p") return;
+    if (event.composedPath()[0].closest?.("input, textarea, select, [contenteditable=true]")) return;
+    const from = this.locked ?? this.cursor ?? -1;
+    const after = this.hits.filter((i) => i > from);
+    const before = this.hits.filter((i) => i < from);
+    const next = event.key === "n" ? (after[0] ?? this.hits[0]) : (before.at(-1) ?? this.hits.at(-1));
+    event.preventDefault();
+    this.focus(next);
+    this.commit(next);
   }
 
   target(key, i) {
@@ -369,7 +357,11 @@ class Strip {
     const token = el("span", "token");
     spell(token, chip.text);
     head.append(token);
-    if (chip.fve !== null) head.append(el("span", "fve", `FVE ${number(chip.fve)}`));
+    const value = this.scale.colour.values[i];
+    const measured = this.scale.colour.short && value !== null;
+    const numbers = chip.fve === null ? [] : [`FVE ${number(chip.fve)}`];
+    if (measured) numbers.push(`${this.scale.colour.short} ${number(value)}`);
+    head.append(el("span", "fve", numbers.join(" · ")));
     const parts = [head];
     if (chip.fve === null) {
       parts.push(el("div", "none", "No reading: a token of the chat template."));

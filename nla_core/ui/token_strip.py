@@ -1,9 +1,9 @@
-"""The transcript as chat, one chip a token, coloured by fidelity; hover shows, click locks.
+"""The transcript as chat, one chip a token, coloured by a measure; hover shows, click locks.
 
 Knows what the browser side needs (chips, numbers, the scale) and mounts it. Does not know the URL
-or what is beside the strip: it reports the position that was locked. The decision a reader would
-question: explanations travel with the chips, so that hovering needs no answer from the server;
-500 tokens are about 100 kB, once a transcript.
+or what is beside the strip: it reports the position that was locked, or the range that was marked.
+The decision a reader would question: explanations travel with the chips, so that hovering needs no
+answer from the server; 500 tokens are about 100 kB, once a transcript.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ _HTML = """
   <div class="bar-top">
     <div class="legend" role="img" aria-label="Colour and bar scale of fidelity"></div>
     <div class="keys">
-      <kbd>←</kbd><kbd>→</kbd> move <kbd>Enter</kbd> lock <kbd>Esc</kbd> unlock
+      <kbd>←</kbd><kbd>→</kbd> move <kbd>Enter</kbd> lock
+      <kbd>Shift</kbd> range <kbd>?</kbd> all keys
     </div>
   </div>
+  <div class="map" aria-hidden="true" hidden></div>
   <div class="turns" role="listbox" aria-label="Tokens of the transcript"></div>
   <div class="card" role="tooltip" hidden></div>
 </div>
@@ -46,38 +48,40 @@ _component = st.components.v2.component(
     "nla_token_strip",
     html=_HTML,
     css=(_HERE / "token_strip.css").read_text(encoding="utf-8") + palette.css(),
-    js=(_HERE / "token_strip.js").read_text(encoding="utf-8"),
+    js="\n".join(
+        (_HERE / name).read_text(encoding="utf-8")
+        for name in ("token_strip_draw.js", "token_strip.js")
+    ),
 )
 
 
 def strip_data(view: TranscriptView, *, strip_id: str) -> dict[str, Any]:
     """What the browser draws, in JSON types; ``strip_id`` changes when the drawing must.
 
-    Leaves out what a click changes (``locked``, ``markup``).
+    Leaves out what changes while it is read (``locked``, ``markup``, ``colour``, ``range``).
     """
     return {
         "id": strip_id,
         "chips": [_chip(view, chip) for chip in view.chips],
         "flags": {str(flag): name for flag, name in FLAG_NAME.items()},
-        "scale": {
-            "low": palette.FVE_LOW,
-            "high": palette.FVE_HIGH,
-            "steps": palette.STEPS,
-            "bar": palette.BAR_MAX_PX,
-        },
+        "scale": {"steps": palette.STEPS, "bar": palette.BAR_MAX_PX},
     }
 
 
 def token_strip(
     data: dict[str, Any],
     *,
+    colour: dict[str, Any],
     locked: int | None,
+    span: tuple[int, int] | None,
     markup: bool,
     reveal: bool,
     on_lock: Callable[[int | None], None],
+    on_span: Callable[[tuple[int, int] | None], None],
     key: str = "token_strip",
 ) -> None:
-    """Mount the strip. ``on_lock`` gets the position a person chose, None when they let go.
+    """Mount the strip. ``on_lock`` gets the position a person chose, ``on_span`` the first and last
+    position of a range they marked; None when they let go.
 
     ``reveal`` scrolls a newly drawn strip to its locked token. The first strip of a session tells
     when the browser has painted it, and the run that follows finds ``was_painted()`` true.
@@ -89,6 +93,15 @@ def token_strip(
             position = lock.get("position")
             on_lock(position if isinstance(position, int) else None)
 
+    def mark() -> None:
+        marked = st.session_state[key].get("range")
+        if isinstance(marked, dict):
+            match marked.get("range"):
+                case [int(first), int(last)]:
+                    on_span((first, last))
+                case _:
+                    on_span(None)
+
     def painted() -> None:
         st.session_state[_PAINTED] = True
 
@@ -96,12 +109,15 @@ def token_strip(
         key=key,
         data={
             **data,
+            "colour": colour,
             "locked": locked,
+            "range": None if span is None else list(span),
             "markup": markup,
             "reveal": reveal,
             "tell": not was_painted(),
         },
         on_lock_change=report,
+        on_range_change=mark,
         on_painted_change=painted,
     )
 

@@ -162,6 +162,54 @@ class TranscriptView:
         pool = words or answer or candidates
         return max(pool, key=lambda r: (r.fve, -r.position)).position if pool else None
 
+    def text_until(self, position: int) -> str:
+        """The visible text up to and including a token: what the model had read there."""
+        return self._visible[: self._ends[position]]
+
+    def text_after(self, position: int) -> str:
+        return self._visible[self._ends[position] :]
+
+    def text_holds(self, phrase: str) -> tuple[int, ...]:
+        """Positions of the tokens in whose reach the phrase stands in the visible text, whatever
+        its case: the last token of each occurrence, since only there it is complete."""
+        wanted, text = phrase.lower(), self._visible.lower()
+        if not wanted or len(text) != len(self._visible):  # lowering can change a text's length
+            wanted, text = phrase, self._visible
+        found: list[int] = []
+        at = text.find(wanted) if wanted else -1
+        while at >= 0:
+            found.append(bisect_left(self._ends, at + len(wanted)))
+            at = text.find(wanted, at + len(wanted))
+        return tuple(dict.fromkeys(found))
+
+    def readings_hold(self, phrase: str) -> tuple[int, ...]:
+        """Positions with an explanation, of any sample, that holds the phrase."""
+        wanted = phrase.casefold()
+        return tuple(
+            position
+            for position, found in sorted(self.readings.items())
+            if wanted and any(wanted in reading.explanation.casefold() for reading in found)
+        )
+
+    def span(self, wanted: tuple[int, int] | None) -> tuple[int, int] | None:
+        """The part of a range that this transcript has; None where it has none of it."""
+        if wanted is None or wanted[0] >= len(self.tokens):
+            return None
+        return wanted[0], min(wanted[1], len(self.tokens) - 1)
+
+    @cached_property
+    def _visible(self) -> str:
+        return "".join(t.text for t in self.tokens if t.section == Section.CONTENT)
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Where each token ends in the visible text; template tokens take no room."""
+        ends, at = [], 0
+        for token in self.tokens:
+            at += len(token.text) if token.section == Section.CONTENT else 0
+            ends.append(at)
+        return ends
+
     @cached_property
     def _chip_at(self) -> dict[int, Chip]:
         return {position: chip for chip in self.chips for position in chip.positions}

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 import pytest
 
 from nla_core.ui import charts
+from nla_core.ui.later import ordinal, signed
 from nla_core.ui.palette import contrast
-from nla_core.ui.panels import ordinal, signed
 
 TOKENS = [" the", "\n", "<b>", "&amp;", "$x$"]
 PROBABILITIES = [0.5, 0.2, 0.1, 0.01, 0.00001]

@@ -3,31 +3,101 @@
 from __future__ import annotations
 
 from typing import get_args
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nla_core import refs
-from nla_core.refs import PARAMS, SortKey, TokenRef, ViewState, parse, parse_query
+from nla_core.links import unglued
+from nla_core.refs import (
+    PARAMS,
+    SEARCH_PARAMS,
+    FidelityBand,
+    Layout,
+    LengthBand,
+    Measure,
+    SearchIn,
+    SearchMode,
+    SearchView,
+    SortKey,
+    TokenRef,
+    ViewState,
+    parse,
+    parse_query,
+    parse_search,
+)
+from nla_core.schema import Flag, Role
 from nla_core.store.dataset import TranscriptSort
 
-ids = st.from_regex(refs.ID_FORM, fullmatch=True).filter(lambda text: refs._unglued(text) == text)
-texts = st.text(max_size=refs.LONGEST_TEXT).map(
-    lambda text: "".join(c for c in text if c.isprintable()).strip()
-)
+ids = st.from_regex(refs.ID_FORM, fullmatch=True).filter(lambda text: unglued(text) == text)
+
+
+def texts(longest: int = refs.LONGEST_TEXT) -> st.SearchStrategy[str]:
+    return st.text(max_size=longest).map(
+        lambda text: "".join(c for c in text if c.isprintable()).strip()
+    )
+
+
+indices = st.integers(0, refs.LARGEST_INDEX)
+ranges = st.none() | st.tuples(indices, indices).map(lambda ends: (min(ends), max(ends)))
+names = st.none() | texts().filter(bool)
 views = st.builds(
     ViewState,
+    dataset=st.none() | ids,
+    reading=st.none() | ids,
     transcript=st.none() | ids,
-    position=st.none() | st.integers(0, refs.LARGEST_INDEX),
+    position=st.none() | indices,
     sample=st.integers(0, 99),
-    category=st.none() | texts.filter(bool),
-    contains=texts,
+    paragraph=st.none() | st.integers(0, 99),
+    range=ranges,
+    note=texts(refs.LONGEST_NOTE),
+    measure=st.sampled_from(get_args(Measure)),
+    phrase=texts(),
+    category=names,
+    tag=names,
+    flag=st.none() | st.sampled_from([str(flag) for flag in Flag]),
+    fidelity=st.none() | st.sampled_from(get_args(FidelityBand)),
+    length=st.none() | st.sampled_from(get_args(LengthBand)),
+    contains=texts(),
     sort=st.sampled_from(get_args(SortKey)),
     descending=st.booleans(),
+    layout=st.sampled_from(get_args(Layout)),
+    after=names,
     markup=st.booleans(),
 ).map(ViewState.normal)
+searches = st.builds(
+    SearchView,
+    dataset=st.none() | ids,
+    text=texts(),
+    mode=st.sampled_from(get_args(SearchMode)),
+    within=st.sampled_from(get_args(SearchIn)),
+    like=st.none() | ids,
+    unlike=texts(),
+    unspoken=st.booleans(),
+    category=names,
+    tag=names,
+    role=st.none() | st.sampled_from([str(role) for role in Role]),
+    flag=st.none() | st.sampled_from([str(flag) for flag in Flag]),
+    without=st.none() | st.sampled_from([str(flag) for flag in Flag]),
+    floor=st.none() | st.integers(-300, 100).map(lambda hundredths: hundredths / 100),
+    range=ranges,
+)
+
+
+@given(searches)
+def test_a_search_survives_its_link(view: SearchView) -> None:
+    parsed = parse_search(dict(parse_qsl(view.query, keep_blank_values=True)))
+    assert parsed.view == view
+    assert parsed.problems == ()
+
+
+@given(st.dictionaries(st.sampled_from(SEARCH_PARAMS) | st.text(max_size=12), st.text()))
+def test_whatever_arrives_as_a_search_is_read(params: dict[str, str]) -> None:
+    parsed = parse_search(params)
+    assert all(problem.endswith(".") and problem.isprintable() for problem in parsed.problems)
+    assert parse_search(parsed.view.params()).view == parsed.view
 
 
 @given(views)
@@ -84,6 +154,9 @@ def test_a_link_pasted_from_source_is_read() -> None:
         ("t=3f9a&s=2", "names a sample but no position"),
         ("sort=shoe_size", "cannot be sorted by “shoe_size”"),
         ("markup=maybe", "0 or 1"),
+        ("t=3f9a&h=a-4", "is not of the form 12-40"),
+        ("m=shoe", "cannot be coloured by “shoe”"),
+        ("flag=tall", "No reading is flagged “tall”"),
         ("token=4", "“token” that means nothing here"),
         ("q=" + "x" * 300, "longer than 200"),
     ],
@@ -92,6 +165,30 @@ def test_what_cannot_be_used_is_said(query: str, word: str) -> None:
     problems = parse_query(query).problems
     assert len(problems) == 1
     assert word in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("query", "fields"),
+    [
+        ("t=3f9a&h=40-12", {"range": (12, 40)}),
+        ("t=3f9a&h=12–40", {"range": (12, 40)}),
+        ("t=3f9a&h=7", {"range": (7, 7)}),
+        ("h=12-40", {"range": None}),  # of no transcript
+        ("t=3f9a&m=phrase", {"measure": "fve"}),  # of no phrase
+        ("note=hello", {"note": ""}),
+    ],
+)
+def test_ranges_and_what_hangs_in_the_air(query: str, fields: dict[str, object]) -> None:
+    parsed = parse_query(query)
+    assert parsed.problems == ()
+    assert {name: getattr(parsed.view, name) for name in fields} == fields
+
+
+def test_a_note_stays_with_what_it_was_written_on() -> None:
+    view = ViewState(transcript="3f9a", position=4, range=(2, 9), note="look")
+    assert view.at(5).note == ""
+    assert view.at(5).range == (2, 9)
+    assert view.opened("77").range is None
 
 
 def test_an_impossible_id_is_kept_for_the_search_of_near_ones() -> None:

@@ -1,0 +1,208 @@
+"""What narrows a list of transcripts: words, order, and facets with counts.
+
+Knows the controls and that each is a field of the view. Does not know what is listed. The decision
+a reader would question: widgets hold nothing of their own; before each run they are set to what the
+URL says, and their callbacks only write the URL, so that Back undoes a filter like anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from nla_core.refs import SortKey, ViewState
+from nla_core.schema import Flag
+from nla_core.store.dataset import Dataset, TranscriptFilters
+from nla_core.store.queries import FIDELITY_BANDS, LENGTH_BANDS
+from nla_core.ui import shell
+from nla_core.ui.token_strip import FLAG_NAME
+
+Order = tuple[SortKey, bool]
+ORDERS: Final[dict[Order, str]] = {
+    ("category", False): "By category",
+    ("title", False): "Title, A to Z",
+    ("mean_fve", True): "Most faithful first",
+    ("mean_fve", False): "Least faithful first",
+    ("n_tokens", True): "Longest first",
+    ("n_tokens", False): "Shortest first",
+    ("max_surprisal", True): "Biggest surprise first",
+    ("flagged_share", True): "Most flagged first",
+    ("flagged_share", False): "Least flagged first",
+    ("n_readings", True): "Most readings first",
+}
+
+_BAND_LABELS: Final = {band.name: band.label for band in (*FIDELITY_BANDS, *LENGTH_BANDS)}
+
+# (facet, field of the view, heading); facets of the store in the order they are shown.
+FACETS: Final = (
+    ("category", "category", "Category"),
+    ("fidelity", "fidelity", "Fidelity"),
+    ("flag", "flag", "Has a reading flagged"),
+    ("length", "length", "Length"),
+    ("tag", "tag", "Tag"),
+)
+MOST_VALUES: Final = 12
+
+
+def filters(view: ViewState) -> TranscriptFilters:
+    """The filters of the view as the store takes them."""
+    return {
+        "category": view.category,
+        "contains": view.contains or None,
+        "tag": view.tag,
+        "flag": view.flag,
+        "fidelity": view.fidelity,
+        "length": view.length,
+    }
+
+
+def label(facet: str, value: str) -> str:
+    """A value of a facet in words."""
+    if facet == "flag":
+        return FLAG_NAME[Flag(value)].capitalize() if value in set(Flag) else value
+    if facet in ("fidelity", "length"):
+        words = _BAND_LABELS.get(value, value)
+        return words[:1].upper() + words[1:]
+    return f"#{value}" if facet == "tag" else value
+
+
+def facets(counts: pd.DataFrame, view: ViewState) -> None:
+    """One group of choices a facet, each with how many transcripts it would leave."""
+    for facet, field, heading in FACETS:
+        rows = counts[counts["facet"] == facet]
+        found = dict(zip(rows["value"], rows["n_transcripts"], strict=True))
+        current = getattr(view, field)
+        if current is not None:
+            found.setdefault(current, 0)
+        if not found:
+            continue
+        values = list(found)[:MOST_VALUES]
+        if current is not None and current not in values:
+            values.append(current)
+        _choice(heading, field, values, current, _counted(facet, found))
+        if len(found) > len(values):
+            st.caption(f"and {len(found) - len(values)} others; the filter finds them, too")
+
+
+def _counted(facet: str, counts: dict[str, int]) -> Callable[[str], str]:
+    return lambda value: shell.as_label(f"{label(facet, value)} {counts[value]:,}")
+
+
+def _choice(
+    heading: str, field: str, values: list[str], current: str | None, say: Callable[[str], str]
+) -> None:
+    key = f"facet_{field}"
+    st.session_state[key] = current
+    st.pills(
+        heading,
+        values,
+        key=key,
+        format_func=say,
+        on_change=lambda: shell.go(lambda v: v.filtered(**{field: st.session_state[key]})),
+    )
+
+
+def words(view: ViewState) -> None:
+    """The field that filters by literal text."""
+    typed = st.session_state.get("filter")
+    if typed is None or typed.strip() != view.contains:
+        st.session_state["filter"] = view.contains
+    st.text_input(
+        "Filter transcripts",
+        key="filter",
+        type="search",
+        live="400ms",
+        placeholder="Filter by title, text or tag",
+        label_visibility="collapsed",
+        max_chars=200,
+        on_change=lambda: shell.go(
+            lambda v: v.filtered(contains=st.session_state["filter"].strip())
+        ),
+    )
+
+
+def order(view: ViewState) -> None:
+    current: Order = (view.sort, view.descending)
+    st.session_state["order"] = current
+    st.selectbox(
+        "Order",
+        list(dict.fromkeys([*ORDERS, current])),
+        key="order",
+        format_func=order_label,
+        label_visibility="collapsed",
+        on_change=lambda: shell.go(
+            lambda v: v.filtered(
+                sort=st.session_state["order"][0], descending=st.session_state["order"][1]
+            )
+        ),
+    )
+
+
+def order_label(order: Order) -> str:
+    """A name for every order a link may carry, also for those the control does not offer."""
+    key, descending = order
+    return ORDERS.get(order, f"{key.replace('_', ' ')}, {'down' if descending else 'up'}")
+
+
+def chosen(view: ViewState) -> None:
+    """What is filtered by, each with a way to let go of it."""
+    active: dict[str, str] = {
+        field: label(facet, getattr(view, field))
+        for facet, field, _ in FACETS
+        if getattr(view, field) is not None
+    }
+    if not active:
+        return
+    with st.container(horizontal=True, gap="small", key="chosen"):
+        for field, text in active.items():
+            st.button(
+                shell.as_label(text),
+                key=f"drop_{field}",
+                icon=":material/close:",
+                help="Show others again",
+                on_click=_drop,
+                args=(field,),
+            )
+        if len(active) > 1:
+            st.button("Clear all", key="drop_all", type="tertiary", on_click=clear)
+
+
+def clear() -> None:
+    """Every filter let go of. For callbacks."""
+    shell.go(lambda v: v.filtered(contains="", **{field: None for _, field, _ in FACETS}))
+
+
+def _drop(field: str) -> None:
+    shell.go(lambda v: v.filtered(**{field: None}))
+
+
+def mounted(dataset: Dataset, view: ViewState) -> None:
+    """Which dataset, where there are several: the facet of pairs and layers."""
+    others = shell.others(dataset)
+    if not others:
+        return
+    names: dict[str, Any] = {dataset.root.name: dataset, **others}
+    st.session_state["dataset"] = dataset.root.name
+
+    def say(name: str) -> str:
+        pair, counts = names[name].manifest.pair, names[name].manifest.counts
+        return shell.as_label(
+            f"{name}: {pair.get('pair_id', '?')}, layer {pair.get('layer', '?')}, "
+            f"{counts['transcripts']:,}"
+        )
+
+    def choose() -> None:
+        name = st.session_state["dataset"]
+        first = next(iter(shell.mounted()))
+        shell.go(lambda v: ViewState(dataset=None if name == first else name, layout=v.layout))
+
+    st.selectbox(
+        "Dataset, pair and layer",
+        list(names),
+        key="dataset",
+        format_func=say,
+        on_change=choose,
+    )

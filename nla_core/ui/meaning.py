@@ -1,0 +1,56 @@
+"""What the pages ask of the search: likeness to a phrase, readings alike, words of the background.
+
+Knows what is kept for all sessions of a process. Does not know how anything is found. The decision
+a reader would question: the sentence encoder is loaded when a phrase is first compared, not at the
+start; whoever only browses never pays for it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import streamlit as st
+
+from nla_core import themes
+from nla_core.store.dataset import Dataset
+
+if TYPE_CHECKING:
+    from nla_core.search import Search
+
+LOADING: Final = "Comparing meanings. The first time, the sentence encoder is loaded."
+
+
+def search(dataset: Dataset) -> Search:
+    """The search over this version, opened once a process."""
+    return _search(dataset, str(dataset.root), dataset.version)
+
+
+def likeness(dataset: Dataset, transcript_id: str, phrase: str) -> dict[int, float]:
+    """Cosine of the phrase and of the first sample's explanation, by position."""
+    with st.spinner(LOADING, show_time=True):
+        return _likeness(dataset, dataset.version, transcript_id, phrase)
+
+
+def background(dataset: Dataset) -> themes.Background:
+    """In what share of this dataset's explanations a word stands."""
+    return _background(dataset, dataset.version)
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _search(_dataset: Dataset, root: str, version: str) -> Search:
+    from nla_core.search import Search
+
+    return Search.over(_dataset)
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _likeness(_dataset: Dataset, version: str, transcript_id: str, phrase: str) -> dict[int, float]:
+    readings = _dataset.readings(transcript_id)
+    found = search(_dataset).similarity(transcript_id, phrase)
+    first = readings["sample"] == 0
+    return dict(zip(readings["position"][first], map(float, found[first]), strict=True))
+
+
+@st.cache_resource(show_spinner=False, max_entries=4)
+def _background(_dataset: Dataset, version: str) -> themes.Background:
+    return themes.Background.of(_dataset.some_explanations(themes.BACKGROUND_READINGS))

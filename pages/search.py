@@ -1,0 +1,3 @@
+from nla_core.ui import shell
+
+shell.ensure()
