@@ -149,6 +149,11 @@ class SearchView:
     without: str | None = None
     floor: float | None = None
     range: tuple[int, int] | None = None
+    after: str | None = None
+
+    def asked(self, **changes: Any) -> SearchView:
+        """The same search with something changed; its results begin at their top."""
+        return replace(self, **changes, after=None)
 
     def params(self) -> dict[str, str]:
         return _written(self, SEARCH)
@@ -170,6 +175,7 @@ _CATEGORY: Final = links.free_text("c", "category", default=None)
 _TAG: Final = links.free_text("tag", "tag", default=None)
 _FLAG: Final = links.choice("flag", _FLAGS, None, _FLAG_SENTENCE)
 _RANGE: Final = links.span("h", "range")
+_AFTER: Final = links.free_text("after", "place in the list", default=None, longest=400)
 
 VIEW: Final[dict[str, Field]] = {
     "dataset": _DATASET,
@@ -202,7 +208,7 @@ VIEW: Final[dict[str, Field]] = {
     ),
     "descending": links.switch("desc"),
     "layout": links.choice("as", get_args(Layout), "cards", "“{value}” is no layout."),
-    "after": links.free_text("after", "place in the list", default=None, longest=400),
+    "after": _AFTER,
     "markup": links.switch("markup"),
 }
 SEARCH: Final[dict[str, Field]] = {
@@ -224,6 +230,7 @@ SEARCH: Final[dict[str, Field]] = {
     "without": links.choice("noflag", _FLAGS, None, _FLAG_SENTENCE),
     "floor": links.number("fve", "fidelity floor", -3, 1),
     "range": _RANGE,
+    "after": _AFTER,
 }
 PARAMS: Final = tuple(field.param for field in VIEW.values())
 """Every query parameter that ``ViewState.params`` may write."""

@@ -22,7 +22,7 @@ def browse(dataset: Dataset, link: Parsed[ViewState]) -> None:
     view = link.view
     counts = dataset.facets(**facets.filters(view))
     with st.sidebar:
-        facets.mounted(dataset, view)
+        facets.mounted(dataset)
         facets.facets(counts, view)
     notices.link_problems(link.problems)
     total = dataset.count_transcripts(**facets.filters(view))

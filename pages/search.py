@@ -1,3 +1,44 @@
-from nla_core.ui import shell
+"""Search: readings by words, by meaning or by both, each hit a permalink.
+
+Knows how the URL becomes a query and back. Does not know how anything is found or drawn. The
+decision a reader would question: it searches as one types; what is typed is the address, so every
+result list can be passed on.
+"""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from nla_core.errors import NLAError
+from nla_core.refs import Parsed, SearchView
+from nla_core.store.dataset import Dataset
+from nla_core.ui import facets, finder, hits, notices, shell
 
 shell.ensure()
+
+
+def search(dataset: Dataset, link: Parsed[SearchView]) -> None:
+    view = link.view
+    with st.sidebar:
+        facets.mounted(dataset)
+        finder.filters(dataset, view)
+    notices.link_problems(link.problems)
+    finder.box(view)
+    finder.reference(dataset, view)
+    if view.empty:
+        finder.invitation(dataset)
+        return
+    try:
+        found = finder.results(dataset, view)
+    except NLAError as error:
+        notices.problem(error)
+        return
+    hits.summary(dataset, view, found)
+    if not found.hits:
+        hits.nothing(found)
+        return
+    hits.hits(found, view)
+    hits.pages(found, view)
+
+
+search(shell.dataset(), finder.read_link())

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from nla_core.errors import NLAError
+from nla_core.schema import Flag, Role
 from nla_core.store import queries
 from nla_core.store.derived import build, connect
 from nla_core.store.manifest import (
@@ -163,6 +164,14 @@ class Dataset:
         return self._query((queries.SOME_EXPLANATIONS, {"step": step, "n": n}))[
             "explanation"
         ].tolist()
+
+    def reading_columns(self) -> pd.DataFrame:
+        """What every reading can be filtered by, in the row order of the readings file.
+
+        ``transcript`` (row of the transcripts file), ``position``, ``sample``, ``role`` (place in
+        ``schema.Role``), ``fve`` and ``flags`` (a bit a flag, in the order of ``schema.Flag``).
+        """
+        return self._query((queries.READING_COLUMNS, {"roles": [*Role], "flags": [*Flag]}))
 
     def nearest_transcripts(self, mangled_id: str, n: int = 3) -> pd.DataFrame:
         """What a broken link may have meant: transcript_id, prompt_id, category, title, distance.

@@ -135,6 +135,16 @@ READING: Final = """
     SELECT r.*, t.category, t.title FROM readings r JOIN transcripts t USING (transcript_id)
     WHERE reading_id = $id"""
 
+# Row numbers instead of names: a million readings are 17 MB of these.
+READING_COLUMNS: Final = """
+    SELECT t.row::INTEGER AS transcript, position, sample::SMALLINT AS sample,
+        ($roles).list_position(r.role)::TINYINT - 1 AS role, fve,
+        coalesce(list_sum([1 << (($flags).list_position(f) - 1)::INTEGER FOR f IN r.flags]), 0
+            )::UTINYINT AS flags
+    FROM readings r JOIN (SELECT transcript_id, row_number() OVER (ORDER BY transcript_id) - 1
+            AS row FROM transcripts) t USING (transcript_id)
+    ORDER BY r."row" """
+
 SOME_EXPLANATIONS: Final = """
     SELECT explanation FROM readings WHERE "row" % $step = 0 ORDER BY "row" LIMIT $n"""
 

@@ -29,22 +29,21 @@ def explanation(view: TranscriptView, reading: ReadingFacts, *, paragraph: int |
     """Draw the text. ``paragraph``, from 0, is the one that a link points at."""
     said = reading.explanation
     marks = quote_marks(view, reading)
-    pieces = []
-    for number, match in enumerate(_PARAGRAPH.finditer(said)):
-        pieces.append(
-            fill(
-                '<p class="{kind}" id="paragraph-{number}">{text}</p>',
-                kind="pointed" if number == paragraph else "",
-                number=number,
-                text=_marked(said, match.start(), match.end(), marks),
-            )
+    found = list(_PARAGRAPH.finditer(said))
+    pieces = [
+        fill(
+            '<p class="{kind}" id="paragraph-{number}">{text}{cut}</p>',
+            kind="pointed" if number == paragraph else "",
+            number=number,
+            text=_marked(said, match.start(), match.end(), marks),
+            cut=" […]" if reading.finish == Finish.CUT and match is found[-1] else "",
         )
-    cut = " […]" if reading.finish == Finish.CUT else ""
+        for number, match in enumerate(found)
+    ]
     draw(
         '<div><p class="nla-label">What the model represents here</p>'
-        '<div class="nla-said">{paragraphs}{cut}</div>{legend}</div>',
+        '<div class="nla-said">{paragraphs}</div>{legend}</div>',
         paragraphs=join(pieces) if pieces else "(the verbalizer wrote nothing)",
-        cut=cut,
         legend=_legend(marks),
     )
 

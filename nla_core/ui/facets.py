@@ -179,7 +179,7 @@ def _drop(field: str) -> None:
     shell.go(lambda v: v.filtered(**{field: None}))
 
 
-def mounted(dataset: Dataset, view: ViewState) -> None:
+def mounted(dataset: Dataset) -> None:
     """Which dataset, where there are several: the facet of pairs and layers."""
     others = shell.others(dataset)
     if not others:
@@ -197,7 +197,7 @@ def mounted(dataset: Dataset, view: ViewState) -> None:
     def choose() -> None:
         name = st.session_state["dataset"]
         first = next(iter(shell.mounted()))
-        shell.go(lambda v: ViewState(dataset=None if name == first else name, layout=v.layout))
+        st.query_params.from_dict({} if name == first else ViewState(dataset=name).params())
 
     st.selectbox(
         "Dataset, pair and layer",

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 from nla_core import themes
+from nla_core.embed import MiniLM
 from nla_core.store.dataset import Dataset
 
 if TYPE_CHECKING:
-    from nla_core.search import Search
+    from nla_core.search import Query, Results, Search
 
 LOADING: Final = "Comparing meanings. The first time, the sentence encoder is loaded."
 
@@ -31,6 +32,19 @@ def likeness(dataset: Dataset, transcript_id: str, phrase: str) -> dict[int, flo
         return _likeness(dataset, dataset.version, transcript_id, phrase)
 
 
+def results(dataset: Dataset, query: Query, *, limit: int, after: str | None = None) -> Results:
+    """A page of hits. Raises NLAError for a mark or a reading that belong elsewhere."""
+    with st.spinner(LOADING, show_time=True):
+        return search(dataset).search(query, limit, after)
+
+
+def alike(dataset: Dataset, reading_id: str, limit: int) -> Results:
+    """Readings that say much the same, at most one a transcript."""
+    from nla_core.search import Query
+
+    return results(dataset, Query(like=reading_id, per_transcript=1), limit=limit)
+
+
 def background(dataset: Dataset) -> themes.Background:
     """In what share of this dataset's explanations a word stands."""
     return _background(dataset, dataset.version)
@@ -40,7 +54,12 @@ def background(dataset: Dataset) -> themes.Background:
 def _search(_dataset: Dataset, root: str, version: str) -> Search:
     from nla_core.search import Search
 
-    return Search.over(_dataset)
+    return Search.over(_dataset, _encoder().embed, _encoder().name)
+
+
+@st.cache_resource(show_spinner=False)
+def _encoder() -> MiniLM:
+    return MiniLM()
 
 
 @st.cache_data(show_spinner=False, max_entries=256)

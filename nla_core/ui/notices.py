@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.ui import shell
 from nla_core.ui.html import draw, fill, join
@@ -36,6 +37,16 @@ def link_problems(problems: Sequence[str]) -> None:
             "letter.</b></p><ul>{items}</ul></div>",
             items=join([fill("<li>{text}</li>", text=text) for text in problems]),
         )
+
+
+def problem(error: NLAError) -> None:
+    """A refusal that leaves the rest of the page standing."""
+    draw(
+        '<div class="nla-notice" role="status"><p><b>{what}.</b> {why}.</p><p>{fix}.</p></div>',
+        what=error.what,
+        why=error.why[:1].upper() + error.why[1:],
+        fix=error.fix,
+    )
 
 
 def unknown_transcript(dataset: Dataset, wanted: str) -> None:

@@ -15,9 +15,10 @@ from typing import Any, Final
 import streamlit as st
 
 from nla_core import themes
+from nla_core.errors import NLAError
 from nla_core.refs import Measure, ViewState
 from nla_core.store.dataset import Dataset
-from nla_core.ui import charts, meaning, measures, shell
+from nla_core.ui import charts, meaning, measures, notices, shell
 from nla_core.ui.html import draw
 from nla_core.ui.later import chart
 from nla_core.ui.token_strip import token_strip
@@ -77,9 +78,13 @@ def strip_and_line(
     go: Go,
 ) -> None:
     """The transcript by the measure of the view, and the line along it."""
-    likeness = {}
+    likeness: dict[int, float] = {}
     if view.measure == "phrase":
-        likeness = meaning.likeness(dataset, transcript.transcript_id, view.phrase)
+        try:
+            likeness = meaning.likeness(dataset, transcript.transcript_id, view.phrase)
+        except NLAError as error:  # the words are still found
+            notices.problem(error)
+            view = replace(view, measure="fve")
     values = measures.along(transcript, view.measure, likeness)
     hits = transcript.readings_hold(view.phrase) if view.phrase else ()
     span = transcript.span(view.range)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import plotly.graph_objects as go
 import pytest
@@ -44,23 +45,48 @@ def test_labels_hold_nothing_that_plotly_takes_for_markup() -> None:
     assert not set("<>&$") & set(labels)
 
 
+def line(values: dict[int, float], **settings: Any) -> charts.Figure:
+    given = {"low": -0.1, "high": 1.0, "name": "FVE", "locked": None, "span": None}
+    return charts.line_along(values, **(given | settings))
+
+
 def test_the_line_marks_the_locked_token_and_keeps_zero_in_sight() -> None:
-    made = charts.fidelity_line([3, 5, 9], [0.1, 0.4, 0.2], locked=5)
+    made = line({3: 0.1, 9: 0.2, 5: 0.4}, locked=5)
+    assert made["data"][0]["x"] == [3, 5, 9]
     assert made["data"][1]["x"] == [5]
     low, high = made["layout"]["yaxis"]["range"]
     assert low < 0 < high
-    assert charts.fidelity_line([3], [0.1], locked=4)["data"][1]["x"] == []
+    assert line({3: 0.1}, locked=4)["data"][1]["x"] == []
 
 
-def test_plotly_accepts_both_figures() -> None:
+def test_the_line_shows_the_marked_range_and_where_a_phrase_stands() -> None:
+    made = line({0: 0.5, 1: 0.7}, span=(1, 4), in_readings=(1,), in_text=(0, 3))
+    (shape,) = made["layout"]["shapes"]
+    assert (shape["x0"], shape["x1"]) == (0.5, 4.5)
+    assert [trace["x"] for trace in made["data"][2:]] == [[1], [0, 3]]
+    heights = {y for trace in made["data"][2:] for y in trace["y"]}
+    assert len(heights) == 2  # two rows that do not cover each other
+    assert max(heights) < 0.5
+    assert min(heights) > made["layout"]["yaxis"]["range"][0]
+    assert line({0: 0.5})["layout"]["shapes"] == []
+
+
+def test_plotly_accepts_every_figure() -> None:
     go.Figure(figure())
-    go.Figure(charts.fidelity_line([0, 1], [-3.0, 1.0], locked=None))
-    go.Figure(charts.fidelity_line([], [], locked=None))
+    go.Figure(line({0: -3.0, 1: 1.0}, span=(0, 1), in_readings=(0,), in_text=(1,)))
+    go.Figure(line({}))
+    go.Figure(charts.counts({"a <b>": 3, "c": 0}, "transcripts"))
+
+
+def test_counts_come_with_the_most_first() -> None:
+    made = charts.counts({"b": 2, "a": 2, "<i>": 5}, "transcripts")
+    assert made["data"][0]["x"] == [5, 2, 2]
+    assert made["layout"]["yaxis"]["ticktext"] == ["‹i›", "a", "b"]
 
 
 def test_text_and_grid_follow_the_theme_of_the_page() -> None:
     """A change of theme runs nothing in Python, so no colour of text may be baked in."""
-    for made in (figure(), charts.fidelity_line([0, 1], [0.1, 0.2], locked=0)):
+    for made in (figure(), line({0: 0.1, 1: 0.2}, locked=0)):
         for axis in ("xaxis", "yaxis"):
             settings = made["layout"][axis]
             assert "color" not in settings.get("tickfont", {})

@@ -83,6 +83,7 @@ searches = st.builds(
     without=st.none() | st.sampled_from([str(flag) for flag in Flag]),
     floor=st.none() | st.integers(-300, 100).map(lambda hundredths: hundredths / 100),
     range=ranges,
+    after=names,
 )
 
 

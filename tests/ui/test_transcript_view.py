@@ -131,3 +131,37 @@ def test_the_strip_gets_numbers_and_plain_texts(
     assert "<script>alert(1)</script>" in texts  # unescaped: the browser sets it as text
     unread = [chip for chip in data["chips"] if chip["fve"] is None]
     assert all(chip["markup"] for chip in unread)
+
+
+def test_a_phrase_is_found_in_the_text_and_in_the_readings(
+    view_of: Callable[[str], TranscriptView],
+) -> None:
+    view = view_of("facts-001")
+    (first, second) = (view.text_holds("CAPITAL"), view.text_holds("capital is"))
+    assert [view.tokens[p].text.strip() for p in first] == ["capital", "capital"]
+    assert [view.tokens[p].text.strip() for p in second] == ["is"]  # where it is complete
+    assert view.text_holds("") == view.text_holds("zeppelin") == ()
+    word = next(iter(view.readings.values()))[0].explanation.split()[0]
+    held = view.readings_hold(word)
+    assert held
+    for position, found in view.readings.items():
+        holds = any(word.casefold() in r.explanation.casefold() for r in found)
+        assert (position in held) is holds
+    assert view.readings_hold("") == ()
+
+
+def test_the_text_until_a_token_ends_with_it(view_of: Callable[[str], TranscriptView]) -> None:
+    view = view_of("language-001")
+    whole = "".join(said for _, said in view.messages)
+    for token in view.tokens:
+        assert view.text_until(token.position) + view.text_after(token.position) == whole
+        if token.section == Section.CONTENT:
+            assert view.text_until(token.position).endswith(token.text)
+
+
+def test_a_range_is_cut_to_what_there_is(view_of: Callable[[str], TranscriptView]) -> None:
+    view = view_of("facts-001")
+    last = len(view.tokens) - 1
+    assert view.span((2, 5)) == (2, 5)
+    assert view.span((2, 99_999)) == (2, last)
+    assert view.span((99_000, 99_999)) is view.span(None) is None
