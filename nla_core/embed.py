@@ -50,6 +50,11 @@ class MiniLM:
         self._model: Any = None
         self._loading = threading.Lock()
 
+    @property
+    def loaded(self) -> bool:
+        """Whether the next call answers at once."""
+        return self._model is not None
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """See `Embedder`. Raises NLAError where the encoder is missing or is another one."""
         if not texts:

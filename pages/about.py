@@ -19,8 +19,24 @@ with st.container(key="about"):
     st.title("What you see here, and how far to trust it", anchor=False)
     st.markdown(about.WHAT_IT_IS)
 
+    st.header("How it works", anchor="method")
+    st.markdown(about.HOW_IT_WORKS.format(layer=pair.get("layer", "?")))
+
     st.header("How to read an explanation honestly", anchor="reading")
     st.markdown(about.HOW_TO_READ)
+
+    st.header("Reading is not steering", anchor="steering")
+    st.markdown(about.STEERING)
+
+    st.header("What it can say about what a model knows", anchor="knowledge")
+    st.markdown(about.KNOWLEDGE)
+
+    st.header("Could the text be a code?", anchor="steganography")
+    st.markdown(about.STEGANOGRAPHY)
+    about.trust(pair)
+
+    st.header("When a score becomes a goal", anchor="goodhart")
+    st.markdown(about.GOODHART)
 
     st.header("What the numbers mean", anchor="numbers")
     st.markdown(about.numbers(pair))

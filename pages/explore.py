@@ -83,15 +83,15 @@ def panel(
         on_step=lambda p, s: go(lambda v: v.at(p, s)),
     )
     reading = transcript.reading(position, here.sample)
-    if reading is not None:
-        elsewhere.alike(dataset, here, transcript, reading)
-        elsewhere.other_pairs(shell.others(dataset), transcript, position)
     with st.container(horizontal=True, gap="small", key="take_away"):
         copy_link(here.query)
         if reading is not None:
             with st.popover("Share", icon=":material/ios_share:", key="share_popover"):
                 share(here, transcript, reading, Provenance.of(dataset))
         downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
+    if reading is not None:
+        elsewhere.alike(dataset, here, transcript, reading)
+        elsewhere.other_pairs(shell.others(dataset), transcript, position)
 
 
 def explore(dataset: Dataset, link: Parsed[ViewState]) -> None:

@@ -28,11 +28,17 @@ def search(dataset: Dataset, link: Parsed[SearchView]) -> None:
     if view.empty:
         finder.invitation(dataset)
         return
+    place = st.empty()
+    first = finder.at_once(dataset, view)
+    if first is not None and first.hits:
+        with place.container():
+            hits.hits(first, view, key="first_hits")
     try:
         found = finder.results(dataset, view)
     except NLAError as error:
         notices.problem(error)
         return
+    place.empty()
     hits.summary(dataset, view, found)
     if not found.hits:
         hits.nothing(found)

@@ -29,13 +29,13 @@ from nla_core.api.routes import PREFIX, ROUTES, Reply, Route, respond
 from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import current_version
-from nla_core.ui import shell
+from nla_core.store.mounts import root_of
 
 LOG = logging.getLogger(__name__)
 SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-def middleware(root: Callable[[], Path] = lambda: next(iter(shell.mounted().values()))) -> list[Middleware]:
+def middleware(root: Callable[[], Path] = lambda: root_of(None)) -> list[Middleware]:
     """What ``st.App`` takes to answer under ``/api/`` for the dataset at ``root()``."""
     return [Middleware(BesidePages, api=application(Current(root)))]
 

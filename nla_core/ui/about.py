@@ -1,16 +1,19 @@
 """The texts of the About page, and the facts of the dataset laid out.
 
-Knows what a reader should know before believing an explanation. Does not know any number: they come
-from the manifest. The decision a reader would question: the warnings stand above the definitions.
+Knows what a reader should know before believing an explanation. Does not know any number: they
+come from the manifest and from the report that was measured for the pair. The decision a reader
+would question: the warnings stand above the definitions.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from nla_core.schema import Flag
 from nla_core.store.dataset import Dataset
+from nla_core.store.mounts import PROJECT
 from nla_core.ui.html import draw, fill, join
 from nla_core.ui.token_panel import flag_item
 
@@ -40,7 +43,56 @@ HOW_TO_READ: Final = """
 - **One text is one sample.** Another sample of the same vector may say something else.
 - **It is a hypothesis about what is represented,** to be tested, and not a transcript of thought. A
   model may represent what it never uses.
-- If the score is ever used to train the model that is read, it stops meaning anything.
+"""
+
+HOW_IT_WORKS: Final = """
+1. The conversation is put into the model as it is, and the vector after block K (here {layer}) is
+   taken at every token. Nothing in the model is changed.
+2. The verbalizer is a copy of the model that was trained for one thing. In a fixed prompt, the
+   embedding of one marker token is replaced by the vector, scaled to one length, and it writes on.
+3. The reconstructor, a copy of the model cut after block K, reads the text and nothing else. A
+   linear map of its last state is the rebuilt vector.
+4. Both were trained to bring the vector back: first on texts made to a plan, then on their own
+   texts, of which the ones that came back best were kept.
+
+So the text is not what somebody thought the vector means. It is the text from which the vector
+could be rebuilt best, in the language that the verbalizer had to begin with.
+"""
+
+STEERING: Final = """
+“Golden Gate Claude” was a model in which one direction, found by a sparse autoencoder, was turned
+up: it spoke of the bridge whatever it was asked. That **changes** what the model computes, and
+shows that a direction matters. An NLA **reads** what is there and changes nothing: a reading may
+be right about a vector that the model never makes use of. The two answer different questions, and
+a claim is strongest where both agree: the reading says it, and adding the direction of the edited
+reading makes the model act on it.
+"""
+
+KNOWLEDGE: Final = """
+- It can show that a fact, or something near it, is **represented** at a token before it is said:
+  the second half of a name, the word a line is going to rhyme with.
+- It cannot show that the model **knows** the fact. The verbalizer is a language model itself and
+  fills gaps with what is likely; that Saturn brings an astronomer to its mind may be its own idea.
+- It cannot show that a fact is **absent**. What is not said may be in the part of the vector that
+  did not fit into the text.
+- The test is a control: ask whether readings of other texts, shuffled ones among them, name the
+  fact as often. The figures below do so for the pair as a whole.
+"""
+
+STEGANOGRAPHY: Final = """
+Verbalizer and reconstructor are trained together. They could agree on a language of their own, in
+which the order of words or an odd spelling carries the vector while the English says something
+else. The score would be high and the text worthless. Three measurements look for that, on texts
+the pair has not been trained on:
+"""
+
+GOODHART: Final = """
+A score is worth something as long as nobody is paid for it. The verbalizer here *was* paid for
+FVE, so FVE says that the vector comes back, not that the text is true; what was not paid for
+(quotations that stand in the text, a second reconstructor, the next token it expects) is the
+better witness. And if readings like these were used to train the *model that is read*, to look
+harmless say, it would learn to have vectors that read well. Then every figure on this page would
+look better than before and mean nothing.
 """
 
 _NUMBERS: Final = """
@@ -60,6 +112,46 @@ compare it between models. |
 ten, 6.9 is one in a thousand. |
 """
 
+_TRUST: Final = (
+    ("fve", "text and its own reconstructor", "How much of the vector comes back."),
+    (
+        "second_ar_fve",
+        "the same texts, another reconstructor",
+        "Not trained with this verbalizer. A large drop would mean a private language.",
+    ),
+    (
+        "shuffled",
+        "texts handed to other vectors",
+        "Far below zero: the text is about its own vector and not about vectors in general.",
+    ),
+    (
+        "quote_precision",
+        "quotations of two words or more that stand in the text",
+        "Nobody paid for this. The rest is invented: look quotations up.",
+    ),
+    (
+        "next_hit_top1",
+        "names the token that the model itself finds most likely next",
+        "Read off the text alone.",
+    ),
+    (
+        "next_hit_top1_another",
+        "the same, for the text of another token",
+        "What naming common words would score.",
+    ),
+    ("last_token", "looking up the last token in a bank", "A floor without any verbalizer."),
+    (
+        "nearest_1",
+        "the nearest of many stored vectors",
+        "Another floor: the best single vector of other texts.",
+    ),
+    (
+        "fve_gold",
+        "the texts of the plan instead",
+        "What the reconstructor gets from texts that were made knowing the context.",
+    ),
+)
+
 FLAG_LIMITS: Final = (
     "*Early* covers the first {early} positions. A token counts as an *attention sink* where its "
     "vector is more than {factor} times as long as the median."
@@ -70,6 +162,46 @@ def numbers(pair: Mapping[str, Any]) -> str:
     rawvar = pair.get("rawvar")
     said = "" if rawvar is None else f"For the pair shown here it is {float(rawvar):.3f}."
     return _NUMBERS.format(rawvar=said)
+
+
+def trust(pair: Mapping[str, Any]) -> None:
+    """What was measured of this pair, from its report; a sentence where there is none."""
+    found = report_of(str(pair.get("pair_id", "")))
+    if found is None:
+        draw(
+            '<p class="nla-empty">No report was found for this pair; '
+            "<code>python -m precompute eval --nla DIR</code> measures one.</p>"
+        )
+        return
+    rows = [(name, _figure(found, key), meaning) for key, name, meaning in _TRUST if key in found]
+    draw(
+        '<table class="nla-trust"><thead><tr><th>measured</th><th>FVE or share</th>'
+        "<th>what it says</th></tr></thead><tbody>{rows}</tbody></table>"
+        '<p class="nla-empty">{n} held-out vectors of {documents} documents, pair {pair} '
+        "({revision}).</p>",
+        rows=join(
+            [
+                fill("<tr><td>{a}</td><td>{b}</td><td>{c}</td></tr>", a=a, b=b, c=c)
+                for a, b, c in rows
+            ]
+        ),
+        n=found["n"],
+        documents=found["documents"],
+        pair=found["pair_id"],
+        revision=found["revision"],
+    )
+
+
+def report_of(pair_id: str) -> Mapping[str, Any] | None:
+    """``eval.json`` of the pair of that name in data/nla, where it lies there."""
+    for path in sorted((PROJECT / "data/nla").glob("*/eval.json")):
+        if path.parent.name == pair_id:
+            return json.loads(path.read_text(encoding="utf-8"))
+    return None
+
+
+def _figure(found: Mapping[str, Any], key: str) -> str:
+    return f"{found[key]:.3f}".replace("-", "−")
 
 
 def flags() -> None:

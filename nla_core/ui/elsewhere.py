@@ -45,7 +45,7 @@ def alike(
                             id=f"{hit.transcript_id}/{hit.position}",
                             query=replace(view, phrase="", measure="fve")
                             .opened(hit.transcript_id)
-                            .at(hit.position, hit.sample)
+                            .at(hit.position, hit.sample or 0)
                             .query,
                             facts=f"{hit.title} · FVE {signed(hit.fve or 0.0)}",
                             text=hit.text,

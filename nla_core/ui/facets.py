@@ -15,6 +15,7 @@ import streamlit as st
 
 from nla_core.refs import SortKey, ViewState
 from nla_core.schema import Flag
+from nla_core.store import mounts
 from nla_core.store.dataset import Dataset, TranscriptFilters
 from nla_core.store.queries import FIDELITY_BANDS, LENGTH_BANDS
 from nla_core.ui import shell
@@ -196,7 +197,7 @@ def mounted(dataset: Dataset) -> None:
 
     def choose() -> None:
         name = st.session_state["dataset"]
-        first = next(iter(shell.mounted()))
+        first = next(iter(mounts.mounted()))
         st.query_params.from_dict({} if name == first else ViewState(dataset=name).params())
 
     st.selectbox(

@@ -8,6 +8,7 @@ in a dialog is one that people forget when they wonder where the hits are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
@@ -86,7 +87,18 @@ def query_of(view: SearchView) -> Query:
 
 def results(dataset: Dataset, view: SearchView) -> Results:
     """The page of hits that the view asks for. Raises NLAError as `Search.search` does."""
-    return meaning.results(dataset, query_of(view), limit=PAGE, after=view.after)
+    with st.spinner(meaning.LOADING, show_time=True):
+        return meaning.results(dataset, query_of(view), limit=PAGE, after=view.after)
+
+
+def at_once(dataset: Dataset, view: SearchView) -> Results | None:
+    """The hits by words, where those by meaning have to wait for the encoder; else None."""
+    if view.mode != "hybrid" or not view.text or view.like or view.after or meaning.ready():
+        return None
+    if view.within == "visible":
+        return None
+    query = query_of(replace(view, mode="keyword", unlike=""))
+    return meaning.results(dataset, query, limit=PAGE)
 
 
 # ---- the box -------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ def _frame(dataset: Dataset, view: SearchView) -> pd.DataFrame:
     )
 
 
-def hits(found: Results, view: SearchView) -> None:
+def hits(found: Results, view: SearchView, *, key: str = "hits") -> None:
     """The page of hits; a click opens the token in Explore with the search's phrase in it."""
     groups: dict[str, list[Hit]] = {}
     for hit in found.hits:
@@ -93,7 +93,7 @@ def hits(found: Results, view: SearchView) -> None:
             for transcript, members in groups.items()
         ],
         label="Search results",
-        key="hits",
+        key=key,
         base="explore",
         on_choice=act,
     )

@@ -26,6 +26,11 @@ def search(dataset: Dataset) -> Search:
     return _search(dataset, str(dataset.root), dataset.version)
 
 
+def ready() -> bool:
+    """Whether meanings are compared at once; the first time costs seconds."""
+    return _encoder().loaded
+
+
 def likeness(dataset: Dataset, transcript_id: str, phrase: str) -> dict[int, float]:
     """Cosine of the phrase and of the first sample's explanation, by position."""
     with st.spinner(LOADING, show_time=True):
@@ -34,8 +39,7 @@ def likeness(dataset: Dataset, transcript_id: str, phrase: str) -> dict[int, flo
 
 def results(dataset: Dataset, query: Query, *, limit: int, after: str | None = None) -> Results:
     """A page of hits. Raises NLAError for a mark or a reading that belong elsewhere."""
-    with st.spinner(LOADING, show_time=True):
-        return search(dataset).search(query, limit, after)
+    return search(dataset).search(query, limit, after)
 
 
 def alike(dataset: Dataset, reading_id: str, limit: int) -> Results:

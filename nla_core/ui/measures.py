@@ -61,9 +61,9 @@ SCALES: Final[dict[Measure, Scale]] = {
         "Likeness to the phrase",
         "likeness",
         0.0,
-        0.7,
-        0.2,
-        ("0", "≥ 0.70"),
+        0.6,
+        0.15,
+        ("0", "≥ 0.60"),
         "Cosine of the explanation’s sentence embedding with that of the phrase.",
     ),
 }

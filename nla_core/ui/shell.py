@@ -9,7 +9,6 @@ way. Security checks belong into it.
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,16 +21,14 @@ import streamlit as st
 from nla_core import refs
 from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import CURRENT, DATABASE, current_version
+from nla_core.store.manifest import DATABASE, current_version
+from nla_core.store.mounts import PROJECT, mounted, root_of
 from nla_core.ui.cards import Chosen
 from nla_core.ui.html import draw
 from nla_core.ui.keys import keys
 
-PROJECT: Final = Path(__file__).resolve().parents[2]
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
-DATA_VARIABLE: Final = "NLA_DATA"
-"""Folders of datasets, parted as in PATH; the first one is what a link without a dataset means."""
 
 PageName = Literal["explore", "browse", "search", "about"]
 Change = Callable[[refs.ViewState], refs.ViewState]
@@ -46,6 +43,7 @@ def run() -> None:
     st.html(STYLE)
     st.logo(str(ICON), size="small")
     chosen = _navigation()
+    st.set_page_config(page_title=f"{chosen.title} · NLA Explorer", page_icon=str(ICON))
     st.session_state[_FRAMED] = True
     keys()
     guarded(chosen.run)()
@@ -59,22 +57,21 @@ def ensure() -> None:
     st.rerun()
 
 
-_PAGES: Final[dict[PageName, tuple[str, str]]] = {
-    "explore": ("Explore", ":material/grid_view:"),
-    "browse": ("Browse", ":material/view_list:"),
-    "search": ("Search", ":material/search:"),
-    "about": ("About", ":material/info:"),
+# Without icons: Streamlit fetches the icon of a page for the tab from a font server.
+_PAGES: Final[dict[PageName, str]] = {
+    "explore": "Explore",
+    "browse": "Browse",
+    "search": "Search",
+    "about": "About",
 }
 
 
 def page(name: PageName, *, hidden: bool = False) -> st.Page:
     """A page as Streamlit knows it; its url_path is the file's stem, so that links mean the same
     to Streamlit's own page finder."""
-    title, icon = _PAGES[name]
     return st.Page(
         PROJECT / f"pages/{name}.py",
-        title=title,
-        icon=icon,
+        title=_PAGES[name],
         url_path=name,
         visibility="hidden" if hidden else "visible",
     )
@@ -82,9 +79,8 @@ def page(name: PageName, *, hidden: bool = False) -> st.Page:
 
 def _navigation() -> st.Page:
     # The default page answers at / alone, hence the second entry for /explore.
-    title, icon = _PAGES["explore"]
     home = st.Page(
-        PROJECT / "pages/explore.py", title=title, icon=icon, url_path="home", default=True
+        PROJECT / "pages/explore.py", title=_PAGES["explore"], url_path="home", default=True
     )
     others = [page(name) for name in _PAGES if name != "explore"]
     return st.navigation(
@@ -101,32 +97,14 @@ def embedded() -> bool:
 # ---- the dataset ---------------------------------------------------------------------------------
 
 
-def mounted() -> dict[str, Path]:
-    """Datasets that can be opened, by the name that links use, the default one first."""
-    named = os.environ.get(DATA_VARIABLE)
-    roots = [Path(part) for part in (named or "").split(os.pathsep) if part]
-    roots = roots or [PROJECT / "data/demo"]
-    runs = sorted((PROJECT / "data/runs").glob(f"*/{CURRENT}"))
-    return {root.name: root for root in [*roots, *(path.parent for path in runs)]}
-
-
 def dataset() -> Dataset:
     """The current version of the dataset that the address names, opened once a process.
 
     The first start builds its database and says so meanwhile. Ends the run with a message where
     there is no dataset to open.
     """
-    known = mounted()
-    asked = refs.parse(st.query_params).view.dataset
-    name = asked or next(iter(known))
     try:
-        if name not in known:
-            raise NLAError(
-                f"There is no dataset “{name}” here",
-                why=f"this server has {', '.join(known)}",
-                fix="Ask whoever sent the link where it was made, or leave “d” out of the address",
-            )
-        return opened(known[name])
+        return opened(root_of(refs.parse(st.query_params).view.dataset))
     except NLAError as error:
         refuse(error)
         st.stop()

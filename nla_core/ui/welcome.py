@@ -15,10 +15,11 @@ import streamlit as st
 
 from nla_core.refs import TokenRef
 from nla_core.store.dataset import Dataset
+from nla_core.store.mounts import PROJECT
 from nla_core.ui import notices, shell
 from nla_core.ui.cards import Card, Group, cards
 
-FEATURED: Final = shell.PROJECT / "data/featured.json"
+FEATURED: Final = PROJECT / "data/featured.json"
 
 TOUR: Final = (
     (

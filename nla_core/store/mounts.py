@@ -1,0 +1,40 @@
+"""Which datasets this installation can open, by the name that links and the JSON interface use.
+
+Knows where datasets lie. Does not open them. The decision a reader would question: finished runs
+are found by looking, at every call, because a run that was published a second ago is one to open.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+from nla_core.errors import NLAError
+from nla_core.store.manifest import CURRENT
+
+PROJECT: Final = Path(__file__).resolve().parents[2]
+DATA_VARIABLE: Final = "NLA_DATA"
+"""Folders of datasets, parted as in PATH; the first one is what a link without a dataset means."""
+
+
+def mounted() -> dict[str, Path]:
+    """Roots by name, the default one first; whether they can be opened is not looked at."""
+    named = os.environ.get(DATA_VARIABLE) or ""
+    roots = [Path(part) for part in named.split(os.pathsep) if part] or [PROJECT / "data/demo"]
+    runs = sorted(path.parent for path in (PROJECT / "data/runs").glob(f"*/{CURRENT}"))
+    return {root.name: root for root in [*reversed(runs), *reversed(roots)][::-1]}
+
+
+def root_of(name: str | None) -> Path:
+    """The root of that dataset, of the default one for None. Raises NLAError for another name."""
+    known = mounted()
+    if name is None:
+        return next(iter(known.values()))
+    if name not in known:
+        raise NLAError(
+            f"There is no dataset “{name[:60]}” here",
+            why=f"this server has {', '.join(known)}",
+            fix="Ask whoever made the link which server it was made on, or leave the dataset out",
+        )
+    return known[name]
