@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from nla_core.embed import Embedder, MiniLM
+from nla_core.embed import MiniLM
 from nla_core.store.dataset import Dataset
 from nla_core.themes import BACKGROUND_READINGS, Background
 
@@ -59,7 +59,7 @@ class Kept(Generic[V]):
 _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
-_ENCODERS: Final = Kept[Embedder](1)
+_ENCODERS: Final = Kept[MiniLM](1)
 
 
 def dataset(root: Path, version: str) -> Dataset:
@@ -85,6 +85,6 @@ def background(of: Dataset) -> Background:
     )
 
 
-def encoder() -> Embedder:
+def encoder() -> MiniLM:
     """The sentence encoder; its weights are read when it is first used."""
     return _ENCODERS.get("encoder", MiniLM)
