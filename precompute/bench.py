@@ -1,112 +1,46 @@
-"""``bench explain``: the batched AV path against one plain ``generate`` a vector, in one process.
+"""``bench``: what is timed, and the flags of each.
 
-Knows how the two are run on the same vectors and compared. Knows nothing of quality. The decision a
-reader would question: processor time of the process is compared, not wall time, so that the ratio
-means the same on a busy machine and does not reward the use of more cores.
+Knows the names of the benchmarks. Does not know what they measure: that is a module of
+`precompute.benches` with ``main(args)``. The decision a reader would question: one parser for all
+of them, since the flags of one mean nothing to another and their help says whose they are.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import time
+import importlib
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor
-from transformers import GenerationConfig
+HELP = (
+    "explain: time the batched AV path against one transformers.generate a vector. search: make a "
+    "large synthetic dataset from a real one and measure search over it."
+)
+EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
+  python -m precompute bench search --rows 1000000"""
 
-from nla_core.errors import EXIT_OK
-from nla_core.nla.injection import scale_for_injection
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
-from nla_core.nla.verbalizer import LocalVerbalizer, strip_tags
-from precompute.output import say, write_result
-from precompute.testset import FOLDER, TestSet
-
-HELP = "Time the batched AV path against one transformers.generate a vector; prints the ratio."
-EXAMPLE = "python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64"
-
-
-def bench_explain(loaded: LoadedPair, vectors: Tensor, max_new_tokens: int) -> dict[str, Any]:
-    """Explain ``[n, d_model]`` vectors both ways; counts, seconds, and the ratios plain / fast."""
-    verbalizer = loaded.verbalizer
-    warm = vectors[:2]
-    list(verbalizer.verbalize(warm, seeds=[0, 0], max_new_tokens=4))
-    plain_texts(verbalizer, warm[:1], 4)
-    cpu, wall = time.process_time(), time.perf_counter()
-    fast = {
-        v.row: v.text
-        for v in verbalizer.verbalize(
-            vectors, seeds=[0] * len(vectors), max_new_tokens=max_new_tokens
-        )
-    }
-    fast_cpu, fast_wall = time.process_time() - cpu, time.perf_counter() - wall
-    say(f"batched: {fast_cpu:.1f} s of CPU, {fast_wall:.1f} s")
-    cpu, wall = time.process_time(), time.perf_counter()
-    plain = plain_texts(verbalizer, vectors, max_new_tokens)
-    plain_cpu, plain_wall = time.process_time() - cpu, time.perf_counter() - wall
-    same = sum(fast[row] == text for row, text in enumerate(plain))
-    return {
-        "vectors": len(vectors),
-        "max_new_tokens": max_new_tokens,
-        "dtype": str(verbalizer.parts.dtype).removeprefix("torch."),
-        "device": str(verbalizer.parts.device),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "batched_cpu_s": fast_cpu,
-        "batched_wall_s": fast_wall,
-        "generate_cpu_s": plain_cpu,
-        "generate_wall_s": plain_wall,
-        "cpu_ratio": plain_cpu / fast_cpu,
-        "wall_ratio": plain_wall / fast_wall,
-        "cpu_share": fast_cpu / plain_cpu,
-        "same_texts": same,
-    }
-
-
-@torch.inference_mode()
-def plain_texts(verbalizer: LocalVerbalizer, vectors: Tensor, max_new_tokens: int) -> list[str]:
-    """The reference: for each vector the whole prompt, through ``generate``, greedily."""
-    slot, tokenizer, embed = verbalizer.slot, verbalizer.tokenizer, verbalizer.parts.embed
-    ids = [*slot.prefix_ids, slot.marker_id, *slot.suffix_ids, *slot.prefill_ids]
-    prompt = embed(torch.tensor([ids], device=verbalizer.parts.device))
-    config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    texts = []
-    for vector in scale_for_injection(vectors, verbalizer.sidecar.injection_scale):
-        inputs = prompt.clone()
-        inputs[0, len(slot.prefix_ids)] = vector.to(inputs)
-        new = verbalizer.model.generate(inputs_embeds=inputs, generation_config=config)[0].tolist()
-        text = tokenizer.decode([*slot.prefill_ids, *new], skip_special_tokens=True)
-        texts.append(strip_tags(text)[0])
-    return texts
+WHAT = {"explain": "precompute.benches.explain", "search": "precompute.benches.search"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["explain"], help="which path to time")
-    parser.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
-    parser.add_argument("--vectors", type=int, default=64)
-    parser.add_argument("--explanation-tokens", type=int, default=60)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--dtype", default="auto")
+    parser.add_argument("what", choices=[*WHAT], help="which path to time")
+    explain = parser.add_argument_group("explain")
+    explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
+    explain.add_argument("--vectors", type=int, default=64)
+    explain.add_argument("--explanation-tokens", type=int, default=60)
+    explain.add_argument("--device", default="auto")
+    explain.add_argument("--dtype", default="auto")
+    search = parser.add_argument_group("search")
+    search.add_argument("--rows", type=int, default=1_000_000, help="readings at least")
+    search.add_argument(
+        "--dataset", type=Path, default=Path("data/demo"), help="what it is made from"
+    )
+    search.add_argument(
+        "--dir", type=Path, help="keep the synthetic dataset here, or use the one that is there"
+    )
+    search.add_argument("--queries", type=int, default=200, help="of each kind")
+    search.add_argument("--note", default="", help="what else the machine was doing")
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print both times and the ratio; ``--json`` gets all of it."""
-    loaded = load_pair(find_pair(args.nla), device=args.device, dtype=args.dtype)
-    vectors = TestSet.load(pair_home(args.nla) / FOLDER).hidden[: args.vectors]
-    result = bench_explain(loaded, vectors, args.explanation_tokens)
-    print(
-        f"{result['vectors']} vectors: batched {result['batched_cpu_s']:.1f} s of CPU "
-        f"({result['batched_wall_s']:.1f} s), one generate a vector "
-        f"{result['generate_cpu_s']:.1f} s ({result['generate_wall_s']:.1f} s)\n"
-        f"CPU ratio {result['cpu_ratio']:.1f}, wall ratio {result['wall_ratio']:.1f}; "
-        f"{result['same_texts']} of {result['vectors']} texts identical"
-    )
-    write_result(args, result)
-    return EXIT_OK
+    """Run one benchmark; ``--json`` gets all it measured."""
+    return int(importlib.import_module(WHAT[args.what]).main(args))

@@ -58,8 +58,8 @@ def find(corpus: Corpus, query: Query, words: Words) -> Ranked:
             lists["semantic"] = rows
             cosines = dict(zip(rows.tolist(), scores.tolist(), strict=True))
             exact = exact and len(rows) < NEAREST
-    if not lists:  # nothing to look for: what the filters leave
-        rows = np.arange(len(corpus.facets.fve)) if mask is None else np.flatnonzero(mask)
+    if not lists:  # nothing to look for: what the filters leave, if there are any
+        rows = np.empty(0, dtype=np.int64) if mask is None else np.flatnonzero(mask)
         exact = len(rows) <= POOL
         order, scores = rows[:POOL].astype(np.int64), np.zeros(min(len(rows), POOL))
     elif list(lists) == ["semantic"]:

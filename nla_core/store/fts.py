@@ -130,8 +130,10 @@ class FullText:
         return np.array([one for one, _ in found], dtype=np.int32), [role for _, role in found]
 
     def documents(self, word: str) -> tuple[int, int]:
-        """In how many explanations and in how many turns ``word`` stands, as it is indexed."""
-        found = self._query("SELECT explanations, visible FROM words WHERE word = ?", [word])
+        """In how many explanations and in how many turns ``word`` stands, whatever its case."""
+        found = self._query(
+            "SELECT explanations, visible FROM words WHERE word = ?", [word.lower()]
+        )
         return (int(found[0][0]), int(found[0][1])) if found else (0, 0)
 
     def words_like(self, word: str, table: Table, limit: int) -> list[tuple[str, int]]:
