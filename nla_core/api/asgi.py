@@ -9,9 +9,7 @@ own gets the one error body, too.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import streamlit as st
 from starlette.applications import Starlette
@@ -26,49 +24,29 @@ from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
 from nla_core.api import wire
 from nla_core.api.routes import PREFIX, ROUTES, Reply, Route, respond
+from nla_core.api.shelf import Shelf
 from nla_core.errors import NLAError
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import current_version
-from nla_core.store.mounts import root_of
+from nla_core.store.mounts import mounted
 
 LOG = logging.getLogger(__name__)
 SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
 
 
-def middleware(root: Callable[[], Path] = lambda: root_of(None)) -> list[Middleware]:
-    """What ``st.App`` takes to answer under ``/api/`` for the dataset at ``root()``."""
-    return [Middleware(BesidePages, api=application(Current(root)))]
+def middleware() -> list[Middleware]:
+    """What ``st.App`` takes to answer under ``/api/`` for the datasets that pages show."""
+    return [Middleware(BesidePages, api=application(Shelf(mounted)))]
 
 
-def application(open_dataset: Callable[[], Dataset]) -> Starlette:
+def application(shelf: Shelf) -> Starlette:
     """The API alone, as an ASGI application; paths begin with ``PREFIX``."""
     return Starlette(
         routes=[
-            StarletteRoute(PREFIX + route.path, _endpoint(route, open_dataset), methods=["GET"])
+            StarletteRoute(PREFIX + route.path, _endpoint(route, shelf), methods=["GET"])
             for route in ROUTES
         ],
         middleware=[Middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)],
         exception_handlers={HTTPException: _no_route},
     )
-
-
-class Current:
-    """The current version of a dataset, opened once; called from many threads at a time."""
-
-    def __init__(self, root: Callable[[], Path]) -> None:
-        self._root = root
-        self._opened: Dataset | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self) -> Dataset:
-        """Raises NLAError where there is no dataset to open."""
-        root = self._root()
-        version = current_version(root)
-        with self._lock:  # the first start builds the database, and once is enough
-            opened = self._opened
-            if opened is None or (opened.root, opened.version) != (root, version):
-                opened = self._opened = Dataset.open(root, version)
-            return opened
 
 
 class BesidePages:
@@ -92,14 +70,10 @@ class BesidePages:
         await self.api({**scope, "path": inside, "root_path": ""}, receive, send)
 
 
-def _endpoint(
-    route: Route, open_dataset: Callable[[], Dataset]
-) -> Callable[[Request], Response | Awaitable[Response]]:
+def _endpoint(route: Route, shelf: Shelf) -> Callable[[Request], Response | Awaitable[Response]]:
     def endpoint(request: Request) -> Response:  # not async: Starlette gives it a thread
         try:
-            reply = respond(
-                route, open_dataset, request.path_params, request.query_params.multi_items()
-            )
+            reply = respond(route, shelf, request.path_params, request.query_params.multi_items())
         except Exception:
             LOG.exception("The API failed at %s", route.path)
             reply = wire.refusal(500, _OUR_MISTAKE)

@@ -35,6 +35,7 @@ class Param:
     low: float | None = None
     high: float | None = None
     default: Any = None
+    required: bool = False
 
     def read(self, text: str) -> Any:
         """The value that ``text`` stands for. Raises NLAError where it stands for none."""
@@ -104,6 +105,13 @@ def read(pairs: Iterable[tuple[str, str]], known: Iterable[Param]) -> dict[str, 
         seen.add(name)
         if text:
             values[name] = params[name].read(text)
+    for param in params.values():
+        if param.required and values[param.name] is None:
+            raise NLAError(
+                f"The parameter {param.name} is missing",
+                why="this route cannot answer without it",
+                fix=f"Add {param.name}=… to the address",
+            )
     return values
 
 
@@ -132,7 +140,8 @@ def after(text: str, version: str, question: Mapping[str, Any], kind: type) -> A
         padded = text + "=" * (-len(text) % 4)
         body = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
         of_version, digest, row = body
-        if type(row) is not kind or (kind is int and not 0 <= int(row) <= LARGEST_INTEGER):
+        fits: bool = type(row) is kind
+        if not fits or (kind is int and not 0 <= row <= LARGEST_INTEGER):
             raise ValueError(row)
     except (binascii.Error, ValueError, TypeError, RecursionError):
         raise NLAError(

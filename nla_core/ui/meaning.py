@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
-from nla_core import themes
-from nla_core.embed import MiniLM
+from nla_core import opened, themes
 from nla_core.store.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -23,12 +22,12 @@ LOADING: Final = "Comparing meanings. The first time, the sentence encoder is lo
 
 def search(dataset: Dataset) -> Search:
     """The search over this version, opened once a process."""
-    return _search(dataset, str(dataset.root), dataset.version)
+    return opened.search(dataset)
 
 
 def ready() -> bool:
     """Whether meanings are compared at once; the first time costs seconds."""
-    return _encoder().loaded
+    return opened.encoder().loaded
 
 
 def likeness(dataset: Dataset, transcript_id: str, phrase: str) -> dict[int, float]:
@@ -51,19 +50,7 @@ def alike(dataset: Dataset, reading_id: str, limit: int) -> Results:
 
 def background(dataset: Dataset) -> themes.Background:
     """In what share of this dataset's explanations a word stands."""
-    return _background(dataset, dataset.version)
-
-
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _search(_dataset: Dataset, root: str, version: str) -> Search:
-    from nla_core.search import Search
-
-    return Search.over(_dataset, _encoder().embed, _encoder().name)
-
-
-@st.cache_resource(show_spinner=False)
-def _encoder() -> MiniLM:
-    return MiniLM()
+    return opened.background(dataset)
 
 
 @st.cache_data(show_spinner=False, max_entries=256)
@@ -72,8 +59,3 @@ def _likeness(_dataset: Dataset, version: str, transcript_id: str, phrase: str) 
     found = search(_dataset).similarity(transcript_id, phrase)
     first = readings["sample"] == 0
     return dict(zip(readings["position"][first], map(float, found[first]), strict=True))
-
-
-@st.cache_resource(show_spinner=False, max_entries=4)
-def _background(_dataset: Dataset, version: str) -> themes.Background:
-    return themes.Background.of(_dataset.some_explanations(themes.BACKGROUND_READINGS))

@@ -20,6 +20,7 @@ import streamlit as st
 
 from nla_core import refs
 from nla_core.errors import NLAError
+from nla_core.opened import dataset as open_once
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE, current_version
 from nla_core.store.mounts import PROJECT, mounted, root_of
@@ -114,11 +115,11 @@ def opened(root: Path) -> Dataset:
     """The current version under ``root``. Raises NLAError where there is none to open."""
     version = current_version(root)
     if (root / version / DATABASE).exists():
-        return _open(str(root), version)
+        return open_once(root, version)
     with st.spinner(
         "Building the database of this dataset. Only the first start does this.", show_time=True
     ):
-        return _open(str(root), version)
+        return open_once(root, version)
 
 
 def others(current: Dataset) -> dict[str, Dataset]:
@@ -129,11 +130,6 @@ def others(current: Dataset) -> dict[str, Dataset]:
             with contextlib.suppress(NLAError):
                 found[name] = opened(root)
     return found
-
-
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _open(root: str, version: str) -> Dataset:
-    return Dataset.open(Path(root), version)
 
 
 # ---- the view ------------------------------------------------------------------------------------

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from starlette.testclient import TestClient
 
-from nla_core.api.asgi import BesidePages, Current, application
+from nla_core import opened
+from nla_core.api.asgi import BesidePages, application
+from nla_core.api.shelf import Shelf
 from nla_core.store.dataset import Dataset
-from tests.helpers import PROMPTS, Prompt, make_dataset
+from tests.helpers import PROMPTS, Prompt, hash_vectors, make_dataset
 
 FORMULA: Prompt = (
     "formula-001",
@@ -27,8 +31,25 @@ async def pages(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": scope["path"].encode()})
 
 
-def client_of(root: Path) -> TestClient:
-    api = application(Current(lambda: root))
+class HashEncoder:
+    """Gives the vectors that `make_dataset` publishes."""
+
+    name = "tests"
+    dimension = 16
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return hash_vectors(texts, self.dimension).astype(np.float32)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def encoder() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opened, "encoder", HashEncoder)
+        yield
+
+
+def client_of(*roots: Path) -> TestClient:
+    api = application(Shelf(lambda: {root.name: root for root in roots}))
     return TestClient(
         BesidePages(pages, api), base_url="http://localhost", raise_server_exceptions=False
     )
@@ -47,5 +68,12 @@ def dataset(dataset_root: Path) -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def client(dataset_root: Path) -> TestClient:
-    return client_of(dataset_root)
+def other_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("api") / "other"
+    make_dataset(root, PROMPTS[:1])
+    return root
+
+
+@pytest.fixture(scope="session")
+def client(dataset_root: Path, other_root: Path) -> TestClient:
+    return client_of(dataset_root, other_root)

@@ -68,6 +68,8 @@ def test_parameters_are_those_that_are_read(route: Route) -> None:
     assert in_path == re.findall(r"{(\w+)}", route.path)
     in_query = {entry["name"]: entry["schema"] for entry in listed if entry["in"] == "query"}
     assert in_query == {param.name: described(param) for param in route.params}
+    required = {entry["name"] for entry in listed if entry.get("required")}
+    assert required == {*in_path, *(param.name for param in route.params if param.required)}
     assert all(entry.get("description") for entry in listed if entry["in"] == "query")
 
 
@@ -81,6 +83,17 @@ def test_schemas_are_schemas_and_all_are_used() -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
+SEARCHES = [
+    "q=geography",
+    "q=",
+    "q=geography&mode=keyword&limit=1",
+    "q=geography&mode=semantic&unlike=code",
+    "q=paris&within=visible",
+    "q=nosuchword&mode=keyword",
+    "q=geography&unspoken=1&flag=early&without_flag=cut&first=2&last=9&fve_min=-3",
+]
+
+
 def questions(dataset: Dataset) -> list[tuple[str, str]]:
     """(route, path and query): one plain question a route, and some with all it can take."""
     whole = dataset.transcripts(sort="n_tokens", descending=True)["transcript_id"]
@@ -88,7 +101,8 @@ def questions(dataset: Dataset) -> list[tuple[str, str]]:
     return [
         ("/openapi.json", "/openapi.json"),
         ("/datasets", "/datasets"),
-        ("/datasets/{dataset_id}", "/datasets/tiny%20set"),
+        ("/datasets/{dataset}", "/datasets/tiny%20set"),
+        ("/categories", "/categories?dataset=other"),
         ("/categories", "/categories"),
         ("/facets", "/facets"),
         ("/facets", "/facets?category=facts&flag=early&fidelity=fair&contains=zzz"),
@@ -98,6 +112,10 @@ def questions(dataset: Dataset) -> list[tuple[str, str]]:
         ("/readings", "/readings?limit=500"),
         ("/readings", "/readings?fve_min=3"),
         ("/readings/{reading_id}", f"/readings/{reading}"),
+        *(("/search", f"/search?{query}") for query in SEARCHES),
+        ("/similar", f"/similar?reading_id={reading}"),
+        ("/similar", f"/similar?reading_id={reading}&per_transcript=1&role=assistant"),
+        *(("/themes", f"/themes?transcript_id={found}") for found in whole),
     ]
 
 

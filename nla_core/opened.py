@@ -1,0 +1,90 @@
+"""What is opened once a process: datasets, searches over them, the sentence encoder.
+
+Knows what is kept, for how many versions, and that two threads that ask at once get the same.
+Does not know who asks: pages and the JSON API share all of it. The decision a reader would
+question: no cache of Streamlit's is used, since the API has no session; and nothing here goes
+stale, because a version of a dataset never changes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from nla_core.embed import MiniLM
+from nla_core.store.dataset import Dataset
+from nla_core.themes import BACKGROUND_READINGS, Background
+
+if TYPE_CHECKING:
+    from nla_core.search import Search
+
+V = TypeVar("V")
+
+
+class Kept(Generic[V]):
+    """Up to ``most`` values, each made once for its key; the one unused for longest goes first.
+
+    Making one holds up only those who want the same. A failure is told to all who wait for it and
+    not kept.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[Hashable, V] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], V]) -> V:
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+                return self._values[key]
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._values:
+                    return self._values[key]
+            value = make()
+            with self._lock:
+                self._values[key] = value
+                self._making.pop(key, None)
+                while len(self._values) > self._most:
+                    self._values.popitem(last=False)
+            return value
+
+
+_DATASETS: Final = Kept[Dataset](16)
+_SEARCHES: Final = Kept["Search"](4)
+_BACKGROUNDS: Final = Kept[Background](16)
+_ENCODERS: Final = Kept[MiniLM](1)
+
+
+def dataset(root: Path, version: str) -> Dataset:
+    """That version, opened. Raises NLAError as ``Dataset.open`` does."""
+    return _DATASETS.get((root, version), lambda: Dataset.open(root, version))
+
+
+def search(of: Dataset) -> Search:
+    """The search over that version; the first call opens or builds its files."""
+    from nla_core.search import Search
+
+    def make() -> Search:
+        return Search.over(of, encoder().embed, encoder().name)
+
+    return _SEARCHES.get((of.root, of.version), make)
+
+
+def background(of: Dataset) -> Background:
+    """In what share of that version's explanations a word stands."""
+    return _BACKGROUNDS.get(
+        (of.root, of.version),
+        lambda: Background.of(of.some_explanations(BACKGROUND_READINGS)),
+    )
+
+
+def encoder() -> MiniLM:
+    """The sentence encoder; its weights are read when it is first used."""
+    return _ENCODERS.get("encoder", MiniLM)
