@@ -23,14 +23,21 @@ from nla_core.nla.layout import Piece, Prompt, as_said, prompt_ids, with_answer
 from nla_core.nla.pair import LoadedPair, Pair, find_pair, load_pair
 from nla_core.nla.target import Answer, Trace
 from nla_core.nla.verbalizer import Verbalization
-from nla_core.readings import Reading, Token, Transcript, derive_seed, short_hash
+from nla_core.readings import (
+    Reading,
+    Token,
+    Transcript,
+    content_positions,
+    derive_seed,
+    reading_id,
+    short_hash,
+)
 from nla_core.schema import (
     EARLY_POSITIONS,
     HIGH_NORM_FACTOR,
     LOW_FIDELITY_FVE,
     Finish,
     Flag,
-    Section,
 )
 
 __all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted"]
@@ -121,15 +128,8 @@ class Explainer:
         return [results[i] for i in range(len(prompts))]
 
     def content_positions(self, transcript: Transcript) -> list[int]:
-        """Positions that belong to the conversation itself; one a chip, at its last token.
-
-        A character of several tokens is read where the target has seen all of it.
-        """
-        last: dict[int, int] = {}
-        for token in transcript.tokens:
-            if token.section == Section.CONTENT:
-                last[token.chip] = token.position
-        return sorted(last.values())
+        """See `nla_core.readings.content_positions`."""
+        return content_positions(transcript)
 
     def explain(
         self,
@@ -208,9 +208,8 @@ class Explainer:
                 raise Cancelled
 
     def reading_id(self, transcript_id: str, reading: Reading) -> str:
-        """A name that survives a rebuild: of transcript, pair, position, sample and seed."""
-        pair = f"{self.pair.pair_id}@{self.pair.revision}"
-        return short_hash([transcript_id, pair, reading.position, reading.sample, reading.seed])
+        """A name that survives a rebuild; see `nla_core.readings.reading_id`."""
+        return reading_id(self.pair.pair_id, self.pair.revision, transcript_id, reading)
 
     def _score(
         self, part: Sequence[Wanted], vectors: Tensor, texts: Sequence[Verbalization]

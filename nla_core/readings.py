@@ -12,10 +12,13 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from nla_core.prompts import Message
+from nla_core.schema import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +40,21 @@ class Token:
 
 
 @dataclass(frozen=True, slots=True)
-class Transcript:
-    """A conversation as the target read and continued it."""
+class Said:
+    """A conversation as the target read and continued it: what is shown and published of it."""
 
     transcript_id: str
     messages: tuple[Message, ...]  # the answer is the last one
     tokens: tuple[Token, ...]
-    hidden: Tensor  # [token, d_model] float32, output of block K
     n_answer_tokens: int
     answer_finish: str  # "stop" | "length" | "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript(Said):
+    """What was said, and what the target held at every token of it."""
+
+    hidden: Tensor  # [token, d_model] float32, output of block K
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,18 @@ class Reading:
     seed: int
 
 
+def content_positions(said: Said) -> list[int]:
+    """Positions that belong to the conversation itself; one a chip, at its last token.
+
+    A character of several tokens is read where the target has seen all of it.
+    """
+    last: dict[int, int] = {}
+    for token in said.tokens:
+        if token.section == Section.CONTENT:
+            last[token.chip] = token.position
+    return sorted(last.values())
+
+
 def short_hash(value: object) -> str:
     """Twelve hex digits of a JSON-able value: the ids of transcripts and readings."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
@@ -77,3 +98,9 @@ def short_hash(value: object) -> str:
 def derive_seed(seed: int, *parts: object) -> int:
     """A seed of its own for every reading, whatever shard or batch it lands in."""
     return int(short_hash([seed, *[str(p) for p in parts]]), 16) % math.floor(2**31)
+
+
+def reading_id(pair_id: str, revision: str, transcript_id: str, reading: Reading) -> str:
+    """A name that survives a rebuild: of transcript, pair, position, sample and seed."""
+    pair = f"{pair_id}@{revision}"
+    return short_hash([transcript_id, pair, reading.position, reading.sample, reading.seed])
