@@ -19,6 +19,7 @@ from nla_core.store.dataset import Dataset
 from nla_core.themes import BACKGROUND_READINGS, Background
 
 if TYPE_CHECKING:
+    from nla_core.runs.runner import JobRunner
     from nla_core.search import Search
 
 V = TypeVar("V")
@@ -60,6 +61,7 @@ _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
 _ENCODERS: Final = Kept[MiniLM](1)
+_RUNNERS: Final = Kept["JobRunner"](1)
 
 
 def dataset(root: Path, version: str) -> Dataset:
@@ -88,3 +90,27 @@ def background(of: Dataset) -> Background:
 def encoder() -> MiniLM:
     """The sentence encoder; its weights are read when it is first used."""
     return _ENCODERS.get("encoder", MiniLM)
+
+
+def runner() -> JobRunner:
+    """The queue of on-demand runs, started when it is first asked for.
+
+    Raises NLAError for settings that cannot be read, and where another process works on the folder.
+    """
+    from nla_core.runs.pairs import Pairs
+    from nla_core.runs.runner import JobRunner
+    from nla_core.runs.settings import Limits, WorkerSettings
+    from nla_core.store.mounts import runs_home
+
+    def make() -> JobRunner:
+        made = JobRunner(
+            runs_home(),
+            pairs=Pairs(),
+            embedder=encoder(),
+            limits=Limits.from_environment(),
+            settings=WorkerSettings.from_environment(),
+        )
+        made.start()
+        return made
+
+    return _RUNNERS.get("runner", make)
