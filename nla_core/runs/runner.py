@@ -238,7 +238,8 @@ class JobRunner:
             run = self._known(run_id)
             if run.is_open:
                 return 0
-            again = sum(map(len, run.forgivable()))
+            prompts, units = run.forgivable()
+            again = len(prompts) + len(units)
             left = again + len(run.pending) + len(run.untranscribed)
             if not left:
                 return 0
