@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 0.5
-CPU_BATCH, DEVICE_BATCH = 32, 64
+CPU_BATCH, DEVICE_BATCH = 48, 64
 SCORED_TOGETHER: Final = 8
 WARM_UP_ROWS: Final = 4
 
