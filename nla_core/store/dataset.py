@@ -81,7 +81,7 @@ _TOKENS = "SELECT * FROM tokens WHERE transcript_id = $id ORDER BY position"
 
 _READINGS = "SELECT * FROM readings WHERE transcript_id = $id ORDER BY position, sample"
 
-# Row numbers instead of names: a million readings are 17 MB of these.
+# Row numbers instead of names: a million readings are 16 MB of these.
 _FACETS = """
     SELECT t.row::INTEGER AS transcript, position, sample::SMALLINT AS sample,
         ($roles).list_position(k.role)::TINYINT - 1 AS role, fve,
