@@ -213,7 +213,7 @@ search = Search.over(Dataset.open(Path({str(dataset.root)!r})), MiniLM().embed)
 assert search.search(Query("geography", mode="keyword")).total
 assert not {{"torch", "faiss", "streamlit", "sentence_transformers"}} & set(sys.modules)
 """
-    subprocess.run([sys.executable, "-c", source], check=True, cwd=Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", source], check=True, cwd=Path(__file__).parents[2])
 
 
 # ---- small parts ---------------------------------------------------------------------------------
