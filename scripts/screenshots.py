@@ -32,14 +32,25 @@ NO_CHROMIUM = (
 )
 CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
 
+PHRASE = "/?m=phrase&ph=astronomer&t=9c6d383ba891&p=30"
+SEARCH = "/search?q=a+planet+or+the+night+sky"
+
 # name, path, width, height, colour scheme
 SHOTS = [
     ("explore-light", "/", 1440, 900, "light"),
     ("explore-dark", "/", 1440, 900, "dark"),
     ("explore-narrow", "/", 390, 844, "light"),
+    ("phrase-light", PHRASE, 1440, 900, "light"),
+    ("browse-light", "/browse", 1440, 900, "light"),
+    ("browse-dark", "/browse", 1440, 900, "dark"),
+    ("search-light", SEARCH, 1440, 900, "light"),
+    ("search-dark", SEARCH, 1440, 900, "dark"),
+    ("search-narrow", SEARCH, 390, 844, "light"),
     ("about-light", "/about", 1440, 900, "light"),
     ("about-dark", "/about", 1440, 900, "dark"),
 ]
+# What a page draws in the browser after its script has ended.
+DRAWN = {"/": '[role="option"]:not(.markup)', "/browse": ".card", "/search": ".cards mark, .card"}
 
 
 def main() -> int:
@@ -61,8 +72,8 @@ def main() -> int:
             )
             page.goto(f"{address}{path}" + (f"?{options.query}" if path == "/" else ""))
             settle(page)
-            if path == "/":  # drawn by the browser after the script of the page has ended
-                page.wait_for_selector('[role="option"]:not(.markup)')
+            if drawn := DRAWN.get(path.partition("?")[0]):
+                page.wait_for_selector(drawn)
             page.wait_for_function("!document.querySelector('[data-testid=stSkeleton]')")
             page.wait_for_timeout(700)
             page.screenshot(path=str(options.out / f"{name}.png"))

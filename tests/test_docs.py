@@ -282,8 +282,10 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_link_parameter_is_documented() -> None:
-    documented = re.findall(r"^\| `(\w+)` \|", section("Links"), re.MULTILINE)
-    assert sorted(documented) == sorted(refs.PARAMS)
+    for heading, params in (("Links", refs.PARAMS), ("Links to a search", refs.SEARCH_PARAMS)):
+        rows = re.findall(r"^\| (`[^|]+`) \|", section(heading), re.MULTILINE)
+        documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+        assert sorted(documented) == sorted(params)
 
 
 def test_the_example_link_is_read_as_it_stands() -> None:

@@ -76,10 +76,7 @@ def text(dataset: Dataset) -> FullText:
 
 @pytest.fixture(scope="module")
 def explanations(dataset: Dataset) -> list[str]:
-    frame = dataset._query(
-        "SELECT explanation FROM readings ORDER BY transcript_id, position, sample"
-    )
-    return frame["explanation"].tolist()
+    return dataset.find_readings()["explanation"].tolist()
 
 
 def words_of(value: str) -> list[str]:
