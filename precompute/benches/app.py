@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +30,7 @@ from typing import Any, Final
 import numpy as np
 
 from nla_core.errors import EXIT_CHECK_FAILED, EXIT_OK, NLAError
-from nla_core.refs import SearchView, ViewState
+from nla_core.refs import ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import DATA_VARIABLE, PROJECT
 from precompute.benches.sessions import Session, session
@@ -42,6 +42,7 @@ TARGET_MS: Final = 300.0
 """What the 95th percentile of a token click at ten sessions has to stay below."""
 
 Times = dict[str, list[float]]
+Pause = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,42 +71,71 @@ class Material:
         return cls(tuple(places), tuple(sorted(words)))
 
 
+class Log:
+    """Seconds that acts took, by kind, and the server's processor time up to the act that followed.
+
+    Processor time can be told apart only where one person acts at a time.
+    """
+
+    def __init__(self, cpu: Callable[[], float | None] = lambda: None) -> None:
+        self.times: Times = defaultdict(list)
+        self.cpu: Times = defaultdict(list)
+        self._clock = cpu
+        self._last: tuple[str, float] | None = None
+
+    async def __call__(self, act: str, doing: Awaitable[float]) -> None:
+        self.settle()
+        before = self._clock()
+        self.times[act].append(await doing)
+        self._last = None if before is None else (act, before)
+
+    def settle(self) -> None:
+        """Book what was used since the last act; Streamlit tidies up after it has answered."""
+        now = self._clock()
+        if self._last is not None and now is not None:
+            self.cpu[self._last[0]].append(now - self._last[1])
+        self._last = None
+
+
 async def one_round(
-    person: Session, material: Material, rng: random.Random, pause: Callable[[], Any]
-) -> Times:
-    """What one person does once: eleven acts and the seconds that each took to answer."""
-    times: Times = defaultdict(list)
+    person: Session, material: Material, rng: random.Random, log: Log, pause: Pause
+) -> None:
+    """What one person does once: eleven acts."""
     transcript, places = rng.choice(material.transcripts)
-    times["page switch"].append(
-        await person.open("explore", ViewState(transcript=transcript).query)
-    )
+    await log("page switch", person.open("explore", ViewState(transcript=transcript).query))
     for _ in range(4):
         await pause()
-        position = int(rng.choice(places))
-        times["token click"].append(
-            await person.press("token_strip", "lock", {"position": position})
-        )
+        lock = {"position": int(rng.choice(places))}
+        await log("token click", person.press("token_strip", "lock", lock))
     await pause()
-    times["page switch"].append(await person.open("browse"))
+    await log("page switch", person.open("browse"))
     for facet in ("facet_category", "facet_fidelity"):
         await pause()
         label = rng.choice(person.options(facet))
-        times["facet change"].append(await person.choose(facet, label))
+        await log("facet change", person.choose(facet, label))
     await pause()
-    times["page switch"].append(await person.open("search", SearchView().query))
+    await log("page switch", person.open("search"))
     for n in (1, 2):
         await pause()
         text = " ".join(rng.sample(material.words, n))
-        times["search"].append(await person.type("search_text", text))
+        await log("search", person.type("search_text", text))
     await pause()
-    return times
+    log.settle()
 
 
 async def people(
-    address: str, material: Material, n: int, rounds: int, pause_s: float, seed: int
-) -> tuple[Times, list[str]]:
-    """``n`` sessions at once, each for ``rounds``: seconds of every act, and what went wrong."""
-    every: Times = defaultdict(list)
+    address: str,
+    material: Material,
+    n: int,
+    rounds: int,
+    pause_s: float,
+    *,
+    seed: int,
+    cpu: Callable[[], float | None],
+) -> tuple[Log, list[str]]:
+    """``n`` sessions at once, each for ``rounds``: what they did, and what pages showed that was
+    an exception."""
+    log = Log(cpu) if n == 1 else Log()
     wrong: list[str] = []
 
     async def person(number: int) -> None:
@@ -119,25 +149,28 @@ async def people(
             await opened.open("about")
             await pause()
             for _ in range(rounds):
-                for act, seconds in (await one_round(opened, material, rng, pause)).items():
-                    every[act] += seconds
+                await one_round(opened, material, rng, log, pause)
             wrong.extend(opened.exceptions)
 
     await asyncio.gather(*(person(number) for number in range(n)))
-    return every, wrong
+    return log, wrong
 
 
-def summary(times: Times) -> dict[str, dict[str, float]]:
-    """Count, median, 95th percentile and maximum of each act, in milliseconds."""
-    return {
-        act: {
-            "n": len(times[act]),
-            "median_ms": round(float(np.median(times[act])) * 1000, 1),
-            "p95_ms": round(float(np.percentile(times[act], 95)) * 1000, 1),
-            "max_ms": round(max(times[act]) * 1000, 1),
+def summary(log: Log) -> dict[str, dict[str, float]]:
+    """Of each act: count, median, 95th percentile and maximum in milliseconds; ``cpu_ms`` is the
+    mean of the server's processor time, where it is known."""
+    found: dict[str, dict[str, float]] = {}
+    for act in ACTS:
+        times = np.array(log.times[act]) * 1000
+        found[act] = {
+            "n": len(times),
+            "median_ms": round(float(np.median(times)), 1),
+            "p95_ms": round(float(np.percentile(times, 95)), 1),
+            "max_ms": round(float(times.max()), 1),
         }
-        for act in ACTS
-    }
+        if log.cpu[act]:
+            found[act]["cpu_ms"] = round(float(np.mean(log.cpu[act])) * 1000, 1)
+    return found
 
 
 def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -195,28 +228,43 @@ def resident_mb(pid: int) -> int | None:
     return int(found[1]) // 1024 if found else None
 
 
+def processor_seconds(pid: int) -> float | None:
+    """Processor time that a process has used so far, where the system says so."""
+    stat = Path(f"/proc/{pid}/stat")
+    if not stat.exists():
+        return None
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def measure(root: Path, counts: list[int], rounds: int, pause_s: float) -> dict[str, Any]:
     """Start the app on the dataset at ``root`` and time it with so many sessions at once."""
+    load = [round(os.getloadavg()[0], 1)]
     dataset = Dataset.open(root)
     material = Material.of(dataset)
     results: dict[str, dict[str, dict[str, float]]] = {}
     wrong: list[str] = []
     with serving(root) as (address, pid, start_s):
         say(f"the server answered after {start_s:.1f} s")
-        first, _ = asyncio.run(people(address, material, 1, 1, 0.0, seed=1))
+
+        def cpu() -> float | None:
+            return processor_seconds(pid)
+
+        first, _ = asyncio.run(people(address, material, 1, 1, 0.0, seed=1, cpu=cpu))
         for n in counts:
             # As many acts as make a 95th percentile mean something.
             each = max(2, -(-rounds // n))
-            times, said = asyncio.run(people(address, material, n, each, pause_s, seed=2))
-            results[str(n)], wrong = summary(times), wrong + said
-            say(f"{n} at a time: {sum(map(len, times.values()))} acts")
+            log, said = asyncio.run(people(address, material, n, each, pause_s, seed=2, cpu=cpu))
+            results[str(n)], wrong = summary(log), wrong + said
+            say(f"{n} at a time: {sum(map(len, log.times.values()))} acts")
         memory = resident_mb(pid)
+    load.append(round(os.getloadavg()[0], 1))
     at_ten = results.get("10", {}).get("token click", {}).get("p95_ms")
     return {
         "sessions": results,
         "pause_s": pause_s,
         "start_s": round(start_s, 2),
-        "first_search_ms": round(max(first["search"]) * 1000),
+        "first_search_ms": round(max(first.times["search"]) * 1000),
         "resident_mb": memory,
         "exceptions": wrong,
         "click_p95_at_10_below_300_ms": None if at_ten is None else at_ten < TARGET_MS,
@@ -224,6 +272,7 @@ def measure(root: Path, counts: list[int], rounds: int, pause_s: float) -> dict[
         "version": dataset.version,
         "counts": dict(dataset.manifest.counts),
         "cores": os.cpu_count(),
+        "load_average_before_and_after": load,
         "processor": platform.processor() or platform.machine(),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -14,14 +15,37 @@ from precompute.cli import main
 from tests.helpers import make_dataset
 
 
+def logged(seconds: list[float]) -> app.Log:
+    log = app.Log()
+    for act in app.ACTS:
+        log.times[act] += seconds
+    return log
+
+
+def test_processor_time_is_booked_up_to_the_next_act() -> None:
+    clock = iter([0.0, 1.0, 3.0, 3.0, 4.5])
+    log = app.Log(lambda: next(clock))
+
+    async def act() -> float:
+        return 0.5
+
+    async def acts() -> None:
+        await log("search", act())  # from 1, after a look at 0
+        await log("token click", act())  # from 3, when the search was booked
+        log.settle()
+
+    asyncio.run(acts())
+    assert log.times == {"search": [0.5], "token click": [0.5]}
+    assert log.cpu == {"search": [2.0], "token click": [1.5]}
+
+
 def test_the_summary_holds_median_and_95th_percentile() -> None:
-    times = {act: [0.1 * n for n in range(1, 21)] for act in app.ACTS}
-    for figures in app.summary(times).values():
+    for figures in app.summary(logged([0.1 * n for n in range(1, 21)])).values():
         assert figures == {"n": 20, "median_ms": 1050.0, "p95_ms": 1905.0, "max_ms": 2000.0}
 
 
 def test_the_table_has_a_row_an_act_and_a_column_a_number_of_sessions() -> None:
-    results = {n: app.summary({act: [0.01, 0.03] for act in app.ACTS}) for n in ("1", "10")}
+    results = {n: app.summary(logged([0.01, 0.03])) for n in ("1", "10")}
     head, _, *rows = app.table(results).splitlines()
     assert head == "| server time, ms | 1 at a time | 10 at a time |"
     assert rows[0] == "| token click | 20 / 29 | 20 / 29 |"
