@@ -13,12 +13,18 @@ from pathlib import Path
 
 HELP = (
     "explain: time the batched AV path against one transformers.generate a vector. search: make a "
-    "large synthetic dataset from a real one and measure search over it."
+    "large synthetic dataset from a real one and measure search over it. app: open sessions with "
+    "the app and time its answers."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
-  python -m precompute bench search --rows 1000000"""
+  python -m precompute bench search --rows 1000000
+  python -m precompute bench app --sessions 1 10 50"""
 
-WHAT = {"explain": "precompute.benches.explain", "search": "precompute.benches.search"}
+WHAT = {
+    "explain": "precompute.benches.explain",
+    "search": "precompute.benches.search",
+    "app": "precompute.benches.app",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,13 +38,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search = parser.add_argument_group("search")
     search.add_argument("--rows", type=int, default=1_000_000, help="readings at least")
     search.add_argument(
-        "--dataset", type=Path, default=Path("data/demo"), help="what it is made from"
-    )
-    search.add_argument(
         "--dir", type=Path, help="keep the synthetic dataset here, or use the one that is there"
     )
     search.add_argument("--queries", type=int, default=200, help="of each kind")
-    search.add_argument("--note", default="", help="what else the machine was doing")
+    app = parser.add_argument_group("app")
+    app.add_argument("--sessions", type=int, nargs="+", default=[1, 10, 50], help="at a time")
+    app.add_argument("--rounds", type=int, default=8, help="over all sessions; 2 each at least")
+    app.add_argument(
+        "--pause", type=float, default=1.0, help="seconds between two acts, on average"
+    )
+    both = parser.add_argument_group("search and app")
+    both.add_argument(
+        "--dataset",
+        type=Path,
+        default=Path("data/demo"),
+        help="what the synthetic one is made from, or what is shown",
+    )
+    both.add_argument("--note", default="", help="what else the machine was doing")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE, current_version
 from nla_core.store.mounts import PROJECT, mounted, root_of
 from nla_core.ui.cards import Chosen
+from nla_core.ui.collector import settle
 from nla_core.ui.html import draw
 from nla_core.ui.keys import keys
 
@@ -185,6 +186,8 @@ def guarded(draw_it: Callable[P, None]) -> Callable[P, None]:
             draw_it(*args, **kwargs)
         except NLAError as error:
             refuse(error)
+        finally:
+            settle()
 
     return run_it
 
