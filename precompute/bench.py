@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     app.add_argument("--sessions", type=int, nargs="+", default=[1, 10, 50], help="at a time")
     app.add_argument("--rounds", type=int, default=8, help="over all sessions; 2 each at least")
     app.add_argument(
-        "--pause", type=float, default=1.0, help="seconds between two acts, on average"
+        "--pause", type=float, default=2.0, help="seconds between two acts, on average"
     )
     both = parser.add_argument_group("search and app")
     both.add_argument(

@@ -256,7 +256,11 @@ def measure(root: Path, counts: list[int], rounds: int, pause_s: float) -> dict[
             each = max(2, -(-rounds // n))
             log, said = asyncio.run(people(address, material, n, each, pause_s, seed=2, cpu=cpu))
             results[str(n)], wrong = summary(log), wrong + said
-            say(f"{n} at a time: {sum(map(len, log.times.values()))} acts")
+            clicks = results[str(n)]["token click"]
+            say(
+                f"{n} at a time: {sum(map(len, log.times.values()))} acts, token click "
+                f"{clicks['median_ms']:.0f} ms, 95th percentile {clicks['p95_ms']:.0f} ms"
+            )
         memory = resident_mb(pid)
     load.append(round(os.getloadavg()[0], 1))
     at_ten = results.get("10", {}).get("token click", {}).get("p95_ms")
