@@ -39,6 +39,7 @@ class Verb:
 VERBS = (
     Verb("run", "precompute.run", "explain every token of a corpus and publish the dataset"),
     Verb("publish", "precompute.publish", "publish the finished shards of a run"),
+    Verb("compare", "precompute.compare", "hold every explanation against the visible text"),
     Verb("verify", "precompute.verify", "check a published dataset, byte for byte"),
     Verb("testset", "precompute.testset", "record the held-out vectors a pair is measured on"),
     Verb("eval", "precompute.eval", "measure a pair on held-out vectors, beside its floors"),

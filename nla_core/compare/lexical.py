@@ -25,7 +25,7 @@ LONGEST_WORD = 40
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 _WORD = re.compile(
-    rf"[{_CJK}]|\d+(?:[.,]\d+)*|(?:(?![{_CJK}])[^\W\d_])+(?:['’](?:(?![{_CJK}])[^\W\d_])+)*"
+    rf"[{_CJK}]|\d+(?:[.,]\d+)*|[A-Z]?[a-z]+(?=[A-Z][a-z])|(?:(?![{_CJK}])[^\W\d_])+(?:['’](?:(?![{_CJK}])[^\W\d_])+)*"
 )
 _CONTRACTED = re.compile(r"^(.+?)n't$")
 _CLITIC = re.compile(r"'(?:s|re|ve|ll|d|m)$")
@@ -66,7 +66,8 @@ class Word:
 
 
 def words(text: str) -> list[Word]:
-    """The words of a text in order. ``isn't`` is one word, read as *is*, that begins a negation."""
+    """The words of a text in order. ``isn't`` is one word, read as *is*, that begins a negation;
+    ``IndexError`` is two words."""
     found: list[Word] = []
     negated_until = -1
     for match in _WORD.finditer(text):

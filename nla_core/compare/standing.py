@@ -8,7 +8,8 @@ Knows the rule. Does not know how texts are cut or embedded, nor where its thres
   like a topic; a word such as *the* is ``unclear``: it stands everywhere and came nowhere.
 - A topic or name is ``said`` if its words (stems) stand up to the token, ``foreseen`` if they
   stand only after it. Else its nearest word in meaning decides: near enough counts as standing,
-  far enough as ``unspoken``, in between is ``unclear``.
+  far enough as ``unspoken``, in between is ``unclear``. Meaning never rescues a name, a number or
+  a word of a script that the encoder does not read.
 - A sentence is scored by the share of its content words that stand there, mixed with the
   similarity to its nearest window. A number that does not stand there, or a word that is negated
   on one side only, is never rescued by meaning.
@@ -78,12 +79,11 @@ class Meaning:
     """Similarities of all claims of one transcript to its windows and words, computed at once."""
 
     def __init__(self, visible: Visible, embed: Embed, claims: Sequence[Claim]) -> None:
-        self._windows = SemanticIndex.of_windows(visible, embed)
+        self.windows = SemanticIndex.of_windows(visible, embed)
         self._words = SemanticIndex.of_words(visible, embed)
-        texts = {Kind.SENTENCE: self._windows}
         self._rows: dict[tuple[bool, str], np.ndarray] = {}
         for is_sentence in (True, False):
-            index = texts[Kind.SENTENCE] if is_sentence else self._words
+            index = self.windows if is_sentence else self._words
             wanted = [
                 own_words(c)
                 for c in claims
@@ -98,7 +98,7 @@ class Meaning:
     def nearest(self, claim: Claim, position: int) -> tuple[Near | None, Near | None]:
         """(best up to the token, best after it); a sentence to windows, anything else to words."""
         is_sentence = claim.kind is Kind.SENTENCE
-        index = self._windows if is_sentence else self._words
+        index = self.windows if is_sentence else self._words
         return index.nearest(self._rows[is_sentence, own_words(claim)], position)
 
 
@@ -217,8 +217,9 @@ def _topic(
     if all(before or after for before, after in places):
         later = [after for before, after in places if not before and after]
         return Verdict(Standing.FORESEEN, 1.0, _around(visible, later))
-    if any(word.is_number for word in named):
-        return Verdict(Standing.UNSPOKEN, 1.0, None)  # 14 is not nearly 15
+    # 14 is not nearly 15, nor Peru nearly Chile; and the encoder reads Latin script only.
+    if claim.kind is Kind.NAME or any(w.is_number or not w.text.isascii() for w in named):
+        return Verdict(Standing.UNSPOKEN, 1.0, None)
     before, after = meaning.nearest(claim, position) if meaning else (None, None)
     if before and before.score >= limits.word_said:
         return Verdict(Standing.SAID, before.score, before.span)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nla_core.compare.lexical import Word, words
 from nla_core.schema import Role, Section
@@ -130,11 +130,20 @@ class Visible:
         return bisect_right(self.words, cut, key=_end_of)
 
     def find_word(self, stem: str, position: int) -> tuple[Word | None, Word | None]:
-        """(the last such word up to ``position``, the first one after it); None without one."""
+        """(the last such word up to ``position``, the first one after it); None without one.
+
+        Where a token ends inside a word, what is visible of that word counts as one.
+        """
         found = self.indices(stem)
-        at = bisect_left(found, self.words_before(position))
+        limit = self.words_before(position)
+        at = bisect_left(found, limit)
         before = self.words[found[at - 1]] if at else None
         after = self.words[found[at]] if at < len(found) else None
+        cut = self.cut(position)
+        if limit < len(self.words) and self.words[limit].start < cut:
+            begun = words(self.text[self.words[limit].start : cut])
+            if begun and begun[-1].stem == stem:
+                before = replace(self.words[limit], end=cut)
         return before, after
 
     def find_quote(self, quote: str, position: int) -> tuple[Span | None, Span | None]:
