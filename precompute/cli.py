@@ -43,6 +43,8 @@ VERBS = (
     Verb("verify", "precompute.verify", "check a published dataset, byte for byte"),
     Verb("testset", "precompute.testset", "record the held-out vectors a pair is measured on"),
     Verb("eval", "precompute.eval", "measure a pair on held-out vectors, beside its floors"),
+    Verb("eval-compare", "precompute.eval_compare", "measure standings and concepts on labels"),
+    Verb("audit", "precompute.audit", "count concepts over a dataset; dump transcripts as text"),
     Verb("doctor", "precompute.doctor", "check that a pair fits its target, and say what does not"),
     Verb("bench", "precompute.bench", "time the fast paths against the plain ones"),
     Verb("export", "precompute.export.cli", "write a pair as the published ones are laid out"),

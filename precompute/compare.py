@@ -18,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from nla_core.compare.concepts import SHIPPED, Matcher, read_concepts
+from nla_core.compare.corpus import DISTRUSTED, ConceptScores, Corpus
 from nla_core.compare.leaderboard import claim_key, summarise
 from nla_core.compare.recurrence import claim_stems
 from nla_core.compare.semantic import Embed, EmbedOnce, SemanticIndex
@@ -25,20 +27,20 @@ from nla_core.compare.thresholds import RULE_VERSION, THRESHOLDS_FILE, Threshold
 from nla_core.compare.transcript import Compared, compare_transcript, visible_of
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.schema import Flag
 from nla_core.store.claims import TABLES, folder_of, write_derived
+from nla_core.store.concepts import write_scores
 from nla_core.store.dataset import Dataset
 from precompute.output import say, write_result
 
 HELP = (
     "Cut every explanation into claims and hold each against the visible transcript: said, "
-    "foreseen, unspoken, a quotation that is not there, or unclear. Written as derived files "
-    "beside the current version; running it again rebuilds them."
+    "foreseen, unspoken, a quotation that is not there, or unclear. Score every explanation for "
+    "the concepts of a watchlist, too. Both are written as derived files beside the current "
+    "version; running it again rebuilds them."
 )
 EXAMPLE = "python -m precompute compare data/demo"
 
 PROGRESS_SECONDS = 10.0
-DISTRUSTED = frozenset({Flag.LOW_FIDELITY, Flag.EARLY, Flag.HIGH_NORM})
 
 Columns = dict[str, list[Any]]
 
@@ -52,13 +54,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="another file of thresholds than the one that ships",
     )
+    parser.add_argument(
+        "--concepts",
+        type=Path,
+        default=SHIPPED,
+        metavar="FILE",
+        help="another watchlist of concepts than the one that ships",
+    )
 
 
 def main(args: argparse.Namespace) -> int:
     start = time.monotonic()
-    dataset = Dataset.open(args.dataset)
+    concepts = read_concepts(args.concepts)
     thresholds = Thresholds.load(args.thresholds)
-    result = compare_dataset(dataset, thresholds, MiniLM())
+    dataset = Dataset.open(args.dataset)
+    encoder = MiniLM()
+    embed = EmbedOnce(encoder.embed)
+    result = compare_dataset(dataset, thresholds, encoder, embed)
+    corpus = Corpus.of(dataset, embed)
+    scores = ConceptScores.of(corpus, Matcher.of(concepts, embed), embed)
+    write_scores(dataset, corpus, scores, concepts, encoder.name)
     seconds = time.monotonic() - start
     print(
         f"{result['claims']:,} claims of {result['readings']:,} readings in {seconds:.0f} s: "
@@ -68,8 +83,12 @@ def main(args: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def compare_dataset(dataset: Dataset, thresholds: Thresholds, embedder: Embedder) -> dict[str, Any]:
-    """Write the derived files of one version and return what the receipt says.
+def compare_dataset(
+    dataset: Dataset, thresholds: Thresholds, embedder: Embedder, embed: EmbedOnce
+) -> dict[str, Any]:
+    """Write the judged claims of one version and return what the receipt says.
+
+    ``embed`` is ``embedder`` with a memory, shared with whoever embeds the same texts.
 
     Raises NLAError where the dataset's vectors are of another encoder than ``embedder``.
     """
@@ -80,7 +99,6 @@ def compare_dataset(dataset: Dataset, thresholds: Thresholds, embedder: Embedder
             why=f"they have {vectors.shape[1]} dimensions, not {embedder.dimension}",
             fix="Publish the dataset again with this version's encoder",
         )
-    embed = EmbedOnce(embedder.embed)
     rows: dict[str, Columns] = {name: {} for name in TABLES}
     ranked: list[pd.DataFrame] = []
     counts = {"claims": 0, "readings": 0}

@@ -1,4 +1,4 @@
-"""Along the tokens: is an explanation nearer to the text so far, to the text to come, or to neither?
+"""Along the tokens: is an explanation near the text so far, the text to come, or neither?
 
 Knows similarities of explanations to windows of their own transcript and of an unrelated one. Does
 not know claims. The decision a reader would question: ``neither`` is simply what is missing to the

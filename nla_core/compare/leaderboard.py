@@ -13,11 +13,15 @@ import pandas as pd
 from nla_core.compare.recurrence import RECURRING
 
 COLUMNS = [
-    "key", "kind", "standing", "category", "trusted", "n_readings", "n_recurring", "n_transcripts",
+    "key", "kind", "standing", "category", "scope", "n_readings", "n_recurring", "n_transcripts",
     "best_recurrence", "text", "transcript_id", "position", "sample", "start", "end",
 ]  # fmt: skip
-"""``n_recurring`` counts readings whose neighbours make the same claim, ``best_recurrence`` the
-most neighbours that do; the last five are the reading where that is, an example to link to."""
+"""``scope`` is "trusted" or "all" readings, ``n_recurring`` counts readings whose neighbours make
+the same claim, ``best_recurrence`` the most neighbours that do; the last six are the reading where
+that is, an example to link to."""
+
+HABIT_SHARE = 0.1
+"""A claim made in more than this share of all transcripts is a habit of the verbalizer."""
 
 RANKED = ("unspoken", "foreseen")
 SORTED_BY = ["n_recurring", "best_recurrence", "n_readings", "key"]
@@ -29,7 +33,8 @@ def claim_key(stems: frozenset[str]) -> str:
 
 
 def summarise(claims: pd.DataFrame) -> pd.DataFrame:
-    """Counts of every (key, standing, category, trusted) that recurs or occurs more than once.
+    """Counts of every (key, standing, category) that recurs or occurs more than once, twice: over
+    all readings and over trusted ones.
 
     ``claims`` has key, kind, standing, category, trusted (bool), transcript_id, position, sample,
     start, end, text and recurrence. Quotations and words without content have no key and no rank.
@@ -39,13 +44,16 @@ def summarise(claims: pd.DataFrame) -> pd.DataFrame:
         & claims["standing"].isin(RANKED)
         & ~claims["kind"].isin(("quote", "text", "place"))
     ]
-    if kept.empty:
-        return pd.DataFrame(columns=COLUMNS)
-    kept = kept.sort_values(
+    kept = kept.assign(recurs=kept["recurrence"] >= RECURRING).sort_values(
         ["recurrence", "transcript_id", "position"], ascending=[False, True, True]
     )
-    kept = kept.assign(recurs=kept["recurrence"] >= RECURRING)
-    groups = kept.groupby(["key", "standing", "category", "trusted"], sort=False, observed=True)
+    scopes = {"all": kept, "trusted": kept[kept["trusted"].astype(bool)]}
+    parts = [_counted(part, scope) for scope, part in scopes.items() if len(part)]
+    return ranked(pd.concat(parts))[COLUMNS] if parts else pd.DataFrame(columns=COLUMNS)
+
+
+def _counted(kept: pd.DataFrame, scope: str) -> pd.DataFrame:
+    groups = kept.groupby(["key", "standing", "category"], sort=False, observed=True)
     summary = groups.agg(
         kind=("kind", "first"),
         n_readings=("key", "size"),
@@ -55,7 +63,7 @@ def summarise(claims: pd.DataFrame) -> pd.DataFrame:
         **{name: (name, "first") for name in COLUMNS[-6:]},
     ).reset_index()
     summary = summary[(summary["n_readings"] > 1) | (summary["n_recurring"] > 0)]
-    return ranked(summary)[COLUMNS]
+    return summary.assign(scope=scope)
 
 
 def ranked(summary: pd.DataFrame) -> pd.DataFrame:
@@ -67,24 +75,28 @@ def ranked(summary: pd.DataFrame) -> pd.DataFrame:
 
 def merged(
     summary: pd.DataFrame,
+    total: int,
     *,
     standing: str = "unspoken",
     category: str | None = None,
     kind: str | None = None,
     trusted_only: bool = True,
+    habits: bool = False,
     limit: int | None = 50,
 ) -> pd.DataFrame:
     """A leaderboard out of `summarise`: one row a key, counts added up over what was asked for.
 
-    ``trusted_only`` leaves out readings with flags (low fidelity, early, high norm).
+    ``total`` is the number of transcripts of the corpus. ``trusted_only`` leaves out readings with
+    flags (low fidelity, early, high norm). ``habits`` keeps claims made in more than
+    ``HABIT_SHARE`` of all transcripts, whatever the category asked for; ``share`` says of how many.
     """
-    kept = summary[summary["standing"] == standing]
+    kept = summary[summary["scope"] == ("trusted" if trusted_only else "all")]
+    kept = kept[kept["standing"] == standing]
+    share = kept.groupby("key", observed=True)["n_transcripts"].sum() / max(1, total)
     if category is not None:
         kept = kept[kept["category"] == category]
     if kind is not None:
         kept = kept[kept["kind"] == kind]
-    if trusted_only:
-        kept = kept[kept["trusted"]]
     kept = kept.sort_values("best_recurrence", ascending=False, kind="stable")
     rows = kept.groupby("key", sort=False, observed=True).agg(
         kind=("kind", "first"),
@@ -95,5 +107,8 @@ def merged(
         best_recurrence=("best_recurrence", "max"),
         **{name: (name, "first") for name in COLUMNS[-6:]},
     )
+    rows["share"] = share.reindex(rows.index).astype(float)
+    if not habits:
+        rows = rows[rows["share"] <= HABIT_SHARE]
     rows = ranked(rows.reset_index())
     return rows if limit is None else rows.head(limit)

@@ -70,7 +70,7 @@ LEADERBOARD = pa.schema(
         pa.field("kind", pa.string(), nullable=False),
         pa.field("standing", pa.string(), nullable=False),
         pa.field("category", pa.string(), nullable=False),
-        pa.field("trusted", pa.bool_(), nullable=False),
+        pa.field("scope", pa.string(), nullable=False),  # "all" or "trusted" readings
         pa.field("n_readings", pa.int32(), nullable=False),
         pa.field("n_recurring", pa.int32(), nullable=False),
         pa.field("n_transcripts", pa.int32(), nullable=False),
@@ -180,16 +180,18 @@ class Claims:
         category: str | None = None,
         kind: str | None = None,
         trusted_only: bool = True,
+        habits: bool = False,
         limit: int | None = 50,
     ) -> pd.DataFrame:
-        """See `nla_core.compare.leaderboard.merged`; ``n_transcripts`` shows a habit of the AV."""
-        summary = self._read("leaderboard")
+        """The claims that recur most over the corpus, see `nla_core.compare.leaderboard.merged`."""
         return merged(
-            summary,
+            self._read("leaderboard"),
+            self.dataset.manifest.counts["transcripts"],
             standing=standing,
             category=category,
             kind=kind,
             trusted_only=trusted_only,
+            habits=habits,
             limit=limit,
         )
 

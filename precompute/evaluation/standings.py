@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -129,55 +129,75 @@ def _is_ordered(limits: Thresholds) -> bool:
 
 
 def figures(items: Sequence[Labelled], thresholds: Thresholds) -> dict[str, Any]:
-    """Figures of the ``report`` half, both sources and each alone, with baselines beside them."""
+    """Figures of the ``report`` half, of each source and kind alone, with baselines beside them.
+
+    The lexical baseline judges by words alone, with its own thresholds fitted on the other half.
+    """
     fitted = [item for item in items if item.half == "fit"]
     held = [item for item in items if item.half == "report"]
     common = Counter(item.label for item in fitted).most_common(1)[0][0]
-    lexical = [replace(item, meaning=None) for item in held]
-    predicted = predict(held, thresholds)
-    result = _scores(held, predicted)
-    result["majority_class"] = str(common)
-    result["baseline_majority"] = _accuracy(held, [common] * len(held))
-    result["baseline_lexical"] = _accuracy(held, predict(lexical, thresholds))
+    words_only = fit([replace(item, meaning=None) for item in fitted], thresholds)
+    judged = [
+        Row(item, standing, lexical, common)
+        for item, standing, lexical in zip(
+            held,
+            predict(held, thresholds),
+            predict([replace(item, meaning=None) for item in held], words_only),
+            strict=True,
+        )
+    ]
+    result = _scores(judged) | {"majority_class": str(common)}
     result["by_source"] = {
-        source: _part(held, predicted, lambda item, source=source: item.source == source)
+        source: _scores([row for row in judged if row.item.source == source])
         for source in sorted({item.source for item in held})
     }
     result["by_kind"] = {
-        str(kind): _part(held, predicted, lambda item, kind=kind: item.claim.kind is kind)
+        str(kind): _scores([row for row in judged if row.item.claim.kind is kind])
         for kind in Kind
-        if any(item.claim.kind is kind for item in held)
+        if any(row.item.claim.kind is kind for row in judged)
     }
-    result["fit_half_accuracy"] = _accuracy(fitted, predict(fitted, thresholds))
+    result["fit_half_accuracy"] = _share(
+        p is i.label for p, i in zip(predict(fitted, thresholds), fitted, strict=True)
+    )
     result["n_fit"] = len(fitted)
+    result["n_readings"] = len({id(item.visible) for item in items})
     result["two_passes"] = agreement([item.passes for item in items])
     return result
 
 
-def _part(held: Sequence[Labelled], predicted: Sequence[Standing], wanted: Any) -> dict[str, Any]:
-    pairs = [(i, p) for i, p in zip(held, predicted, strict=True) if wanted(i)]
-    return _scores([i for i, _ in pairs], [p for _, p in pairs])
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A labelled claim and what three ways of judging say of it."""
+
+    item: Labelled
+    standing: Standing
+    lexical: Standing
+    majority: Standing
 
 
-def _scores(items: Sequence[Labelled], predicted: Sequence[Standing]) -> dict[str, Any]:
+def _scores(rows: Sequence[Row]) -> dict[str, Any]:
     per = {}
     for standing in Standing:
-        labelled = sum(item.label is standing for item in items)
-        named = sum(p is standing for p in predicted)
-        both = sum(
-            p is standing and i.label is standing for p, i in zip(predicted, items, strict=True)
-        )
+        labelled = sum(row.item.label is standing for row in rows)
+        named = sum(row.standing is standing for row in rows)
+        both = sum(row.standing is row.item.label is standing for row in rows)
         per[str(standing)] = {
             "n": labelled,
             "precision": both / named if named else None,
             "recall": both / labelled if labelled else None,
         }
-    return {"standing_accuracy": _accuracy(items, predicted), "n": len(items), "standings": per}
+    return {
+        "n": len(rows),
+        "standing_accuracy": _share(row.standing is row.item.label for row in rows),
+        "baseline_lexical": _share(row.lexical is row.item.label for row in rows),
+        "baseline_majority": _share(row.majority is row.item.label for row in rows),
+        "standings": per,
+    }
 
 
-def _accuracy(items: Sequence[Labelled], predicted: Sequence[Standing]) -> float:
-    right = sum(p is i.label for p, i in zip(predicted, items, strict=True))
-    return right / max(1, len(items))
+def _share(hits: Iterable[bool]) -> float:
+    found = list(hits)
+    return sum(found) / max(1, len(found))
 
 
 def agreement(pairs: Sequence[tuple[Standing, Standing]]) -> dict[str, float]:
