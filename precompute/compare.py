@@ -27,6 +27,7 @@ from nla_core.compare.thresholds import RULE_VERSION, THRESHOLDS_FILE, Threshold
 from nla_core.compare.transcript import Compared, compare_transcript, visible_of
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
+from nla_core.schema import SORT_KEYS
 from nla_core.store.claims import TABLES, folder_of, write_derived
 from nla_core.store.concepts import write_scores
 from nla_core.store.dataset import Dataset
@@ -74,12 +75,13 @@ def main(args: argparse.Namespace) -> int:
     corpus = Corpus.of(dataset, embed)
     scores = ConceptScores.of(corpus, Matcher.of(concepts, embed), embed)
     write_scores(dataset, corpus, scores, concepts, encoder.name)
-    seconds = time.monotonic() - start
+    seconds, cpu = time.monotonic() - start, time.process_time()
     print(
-        f"{result['claims']:,} claims of {result['readings']:,} readings in {seconds:.0f} s: "
+        f"{result['claims']:,} claims of {result['readings']:,} readings in {seconds:.0f} s "
+        f"({cpu:.0f} s of one core): "
         + ", ".join(f"{n:,} {name}" for name, n in sorted(result["standings"].items()))
     )
-    write_result(args, result | {"seconds": round(seconds, 1)})
+    write_result(args, result | {"seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1)})
     return EXIT_OK
 
 
@@ -108,6 +110,12 @@ def compare_dataset(
         counts["claims"] += sum(map(len, compared.readings))
         counts["readings"] += len(frame)
     tables = {name: _table(name, rows[name]) for name in ("claims", "readings")}
+    if any(len(table) for table in tables.values()):  # samples were compared one after another
+        order = [(name, "ascending") for name in SORT_KEYS["readings"]]
+        tables["readings"] = tables["readings"].sort_by(order)
+        tables["claims"] = tables["claims"].sort_by(
+            [*order, ("start", "ascending"), ("end", "descending")]
+        )
     summary = summarise(pd.concat(ranked)) if ranked else pd.DataFrame()
     tables["leaderboard"] = pa.Table.from_pylist(
         summary.to_dict("records"), schema=TABLES["leaderboard"]

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -126,12 +127,15 @@ def judge(
             return _topic(claim, visible, position, meaning, thresholds)
 
 
-def content_words(claim: Claim) -> list[Word]:
+def content_words(claim: Claim) -> tuple[Word, ...]:
     """The words by which a claim is judged: content words, and in a sentence none about texts."""
-    if claim.kind is Kind.SENTENCE:
-        found = [word for word in words(own_words(claim)) if word.is_content]
-        return [word for word in found if not about_texts(word)]
-    return [word for word in words(claim.text) if word.is_content]
+    return _content_words(own_words(claim), claim.kind is Kind.SENTENCE)
+
+
+@lru_cache(maxsize=65_536)  # the same few thousand words are claimed over and over
+def _content_words(text: str, is_sentence: bool) -> tuple[Word, ...]:
+    found = (word for word in words(text) if word.is_content)
+    return tuple(word for word in found if not (is_sentence and about_texts(word)))
 
 
 def own_words(claim: Claim) -> str:

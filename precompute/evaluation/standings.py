@@ -30,10 +30,10 @@ _GRID: dict[str, tuple[float, ...]] = {
     "word_said": (0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
     "word_foreseen": (0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9),
     "word_unspoken": (0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8),
-    "sentence_mix": (0.4, 0.5, 0.6, 0.7, 0.8),
-    "sentence_said": (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7),
-    "sentence_foreseen": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7),
-    "sentence_unspoken": (0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55),
+    "sentence_mix": (0.4, 0.5, 0.6, 0.7),
+    "sentence_said": (0.5, 0.55, 0.6, 0.65, 0.7),
+    "sentence_foreseen": (0.4, 0.45, 0.5, 0.55, 0.6),
+    "sentence_unspoken": (0.35, 0.4, 0.45, 0.5, 0.55),
 }
 
 
@@ -105,7 +105,14 @@ def fit(items: Sequence[Labelled], start: Thresholds) -> Thresholds:
 
     Of several that are equally right, the middle one in the order of the grid: least at the edge.
     """
-    words = [i for i in items if i.claim.kind in (Kind.TOPIC, Kind.NAME, Kind.PREDICTION)]
+    # A word that stands in the text is judged by that alone, whatever the thresholds.
+    words = [
+        item
+        for item in items
+        if item.claim.kind in (Kind.TOPIC, Kind.PREDICTION)
+        and item.meaning is not None
+        and predict([replace(item, meaning=None)], start)[0] is Standing.UNSPOKEN
+    ]
     sentences = [i for i in items if i.claim.kind is Kind.SENTENCE]
     best = start
     for prefix, part in (("word_", words), ("sentence_", sentences)):
