@@ -10,7 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from nla_core.refs import SearchView, ViewState
+from nla_core.refs import ViewState
+from nla_core.views import SearchView
 from tests.helpers import transcript_id_of
 
 Visit = Callable[..., Any]
