@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from nla_core.embed import MiniLM
+from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.themes import BACKGROUND_READINGS, Background
 
 if TYPE_CHECKING:
+    from nla_core.compare.concepts import Concept
     from nla_core.search import Search
+    from nla_core.store.concepts import StoredScores
 
 V = TypeVar("V")
 
@@ -60,6 +63,8 @@ _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
 _ENCODERS: Final = Kept[MiniLM](1)
+_CORPORA: Final = Kept["Corpus"](1)
+_SCORES: Final = Kept["StoredScores"](8)
 
 
 def dataset(root: Path, version: str) -> Dataset:
@@ -83,6 +88,29 @@ def background(of: Dataset) -> Background:
         (of.root, of.version),
         lambda: Background.of(of.some_explanations(BACKGROUND_READINGS)),
     )
+
+
+def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
+    """How near every reading and text of that version is to each concept.
+
+    Read where they are stored for this very watchlist, else computed (half a minute for the demo,
+    less from the second watchlist on).
+    """
+    from nla_core.compare.concepts import Matcher, concepts_key
+    from nla_core.compare.corpus import ConceptScores, Corpus
+    from nla_core.compare.semantic import EmbedOnce
+    from nla_core.store.concepts import StoredScores
+
+    def make() -> StoredScores:
+        try:
+            return StoredScores.open(of, concepts)
+        except NLAError:  # not stored: computed
+            embed = EmbedOnce(encoder().embed)
+        corpus = _CORPORA.get((of.root, of.version), lambda: Corpus.of(of, embed))
+        found = ConceptScores.of(corpus, Matcher.of(concepts, embed), embed)
+        return StoredScores.computed(corpus, found, concepts, encoder().name)
+
+    return _SCORES.get((of.root, of.version, concepts_key(concepts)), make)
 
 
 def encoder() -> MiniLM:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from nla_core import links
 from nla_core.links import Field
@@ -210,6 +210,11 @@ def parse_compare(params: Mapping[str, str]) -> Parsed[CompareView]:
     problems: list[str] = []
     values = values_of(links.known(params, COMPARE_PARAMS, problems), COMPARE, problems)
     return Parsed(CompareView(**values).normal(), tuple(problems))
+
+
+def parse_compare_query(query: str) -> Parsed[CompareView]:
+    """``parse_compare`` for the text after the question mark."""
+    return parse_compare(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
 
 
 def parse_audit(params: Mapping[str, str]) -> Parsed[AuditView]:

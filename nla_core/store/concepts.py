@@ -37,6 +37,22 @@ def write_scores(
     encoder: str,
 ) -> Path:
     """Write the scores beside the version; returns the folder."""
+    final = folder_of(dataset.directory, concepts_key(concepts), KIND)
+    tables = score_tables(corpus, scores, concepts)
+    receipt = {
+        "version": dataset.version,
+        "concepts": [concept.to_json() for concept in concepts],
+        "encoder": encoder,
+        "readings": tables["readings"].num_rows,
+    }
+    write_derived(final, tables, receipt)
+    return final
+
+
+def score_tables(
+    corpus: Corpus, scores: ConceptScores, concepts: Sequence[Concept]
+) -> dict[str, pa.Table]:
+    """The three tables that are stored, by name."""
     ids = [concept.id for concept in concepts]
     owners = np.array(corpus.transcript_ids, object)
     readings = pa.table(
@@ -61,16 +77,7 @@ def write_scores(
         }
     )
     unrelated = pa.table(_columns(ids, scores.unrelated))
-    final = folder_of(dataset.directory, concepts_key(concepts), KIND)
-    tables = {"readings": readings, "transcripts": transcripts, "unrelated": unrelated}
-    receipt = {
-        "version": dataset.version,
-        "concepts": [concept.to_json() for concept in concepts],
-        "encoder": encoder,
-        "readings": readings.num_rows,
-    }
-    write_derived(final, tables, receipt)
-    return final
+    return {"readings": readings, "transcripts": transcripts, "unrelated": unrelated}
 
 
 def _columns(ids: Sequence[str], scores: np.ndarray) -> dict[str, np.ndarray]:
@@ -114,6 +121,17 @@ class StoredScores:
         names = [PREFIX + concept.id for concept in concepts]
         unrelated = frames[2][names].to_numpy(np.float32)
         return cls(tuple(concepts), frames[0], frames[1], unrelated, receipt)
+
+    @classmethod
+    def computed(
+        cls, corpus: Corpus, scores: ConceptScores, concepts: Sequence[Concept], encoder: str
+    ) -> StoredScores:
+        """The same for a watchlist that is being tried out; nothing is written."""
+        tables = score_tables(corpus, scores, concepts)
+        names = [PREFIX + concept.id for concept in concepts]
+        unrelated = tables["unrelated"].to_pandas()[names].to_numpy(np.float32)
+        frames = [tables[name].to_pandas() for name in ("readings", "transcripts")]
+        return cls(tuple(concepts), frames[0], frames[1], unrelated, {"encoder": encoder})
 
     def columns(
         self, fidelity_floor: float | None = None, *, flagged: bool = False

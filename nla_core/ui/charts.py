@@ -175,6 +175,50 @@ def line_along(
     }
 
 
+def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) -> Figure:
+    """Likeness of each explanation to the text on either side, by name of the line; the locked
+    token is an upright mark. Lines differ in colour and in dashes."""
+    looks = [(_LINE, "solid"), (_CAME, "dash"), (_BAR, "dot"), ("#c2780c", "dashdot")]
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": name,
+                "x": list(values),
+                "y": [round(value, 4) for value in values.values()],
+                "line": {"color": colour, "width": 1.5, "dash": dash},
+                "hovertemplate": f"token %{{x}}: {plain_words(name)} %{{y:.2f}}<extra></extra>",
+            }
+            for (name, values), (colour, dash) in zip(lines.items(), looks, strict=False)
+        ],
+        "layout": {
+            "height": LINE_PX + 44,
+            "margin": {"l": 34, "r": 6, "t": 6, "b": 18},
+            "xaxis": {"showgrid": False, "zeroline": False, "fixedrange": True},
+            "yaxis": {"range": [0, 1], "nticks": 4, "fixedrange": True, "zeroline": False},
+            "shapes": []
+            if locked is None
+            else [
+                {
+                    "type": "line",
+                    "xref": "x",
+                    "yref": "paper",
+                    "x0": locked,
+                    "x1": locked,
+                    "y0": 0,
+                    "y1": 1,
+                    "line": {"color": _CAME, "width": 1.5},
+                }
+            ],
+            "hovermode": "x",
+            **_bare(),
+            "showlegend": True,
+            "legend": {"orientation": "h", "y": 1.28, "x": 0},
+        },
+    }
+
+
 def counts(rows: Mapping[str, int], noun: str) -> Figure:
     """Horizontal bars of how many there are of each, the most first."""
     ordered = sorted(rows.items(), key=lambda row: (-row[1], row[0]))

@@ -27,7 +27,7 @@ function el(tag, className, text) {
 class Claims {
   constructor(root) {
     this.root = root;
-    this.said = root.querySelector(".said");
+    this.said = root.querySelector(".explanation");
     this.list = root.querySelector(".list");
     root.addEventListener("pointerover", (e) => this.point(e.target));
     root.addEventListener("pointerleave", () => this.light([]));
@@ -84,7 +84,7 @@ class Claims {
     head.append(el("span", "tag " + claim.standing, words[claim.standing]), el("q", "", claim.text));
     row.append(head);
     const facts = [claim.kind, claim.recurs];
-    if (claim.evidence) facts.push(`rests on “${claim.evidence}”, ${claim.where}`);
+    if (claim.evidence) facts.push(`${claim.rests} “${claim.evidence}”, ${claim.where}`);
     row.append(el("div", "facts", facts.filter(Boolean).join(" · ")));
     return row;
   }

@@ -24,7 +24,7 @@ _component = st.components.v2.component(
     "nla_claims",
     html="""
 <div class="claims">
-  <p class="said"></p>
+  <p class="explanation"></p>
   <ul class="list" aria-label="Claims of this explanation"></ul>
 </div>
 """,
@@ -33,6 +33,7 @@ _component = st.components.v2.component(
 )
 
 LONGEST_EVIDENCE: Final = 80
+SUPPORTED: Final = (Standing.SAID, Standing.FORESEEN)
 
 
 def css_name(standing: str) -> str:
@@ -72,15 +73,14 @@ def legend() -> None:
     )
 
 
-def recurs(recurrence: int, neighbours: int) -> str:
-    """How many neighbouring readings make the same claim, in words."""
-    if neighbours == 0:
-        return "no neighbours"
+def recurs(standing: str, recurrence: int, neighbours: int) -> str:
+    """How many neighbouring readings make the same claim, and what follows for an unspoken one."""
+    said = f"also in {recurrence} of {neighbours} neighbouring readings"
+    if standing != Standing.UNSPOKEN:
+        return said if recurrence else ""
     if recurrence >= RECURRING:
-        return f"also in {recurrence} of {neighbours} neighbouring readings"
-    if recurrence:
-        return f"in {recurrence} of {neighbours} neighbouring readings"
-    return "made once: most likely invented"
+        return f"{said}: worth attention"
+    return f"{said}" if recurrence else "made once: most likely invented"
 
 
 def _claim(transcript: TranscriptView, row: dict[Any, Any]) -> dict[str, Any]:
@@ -96,7 +96,8 @@ def _claim(transcript: TranscriptView, row: dict[Any, Any]) -> dict[str, Any]:
         "text": str(row["text"]),
         "start": int(row["start"]),
         "end": int(row["end"]),
-        "recurs": recurs(int(row["recurrence"]), int(row["neighbours"])),
+        "recurs": recurs(str(row["standing"]), int(row["recurrence"]), int(row["neighbours"])),
+        "rests": "rests on" if row["standing"] in SUPPORTED else "the nearest there is:",
         "evidence": evidence,
         "where": None
         if first is None

@@ -16,6 +16,7 @@ from nla_core.store.dataset import Dataset
 
 if TYPE_CHECKING:
     from nla_core.search import Query, Results, Search
+    from nla_core.store.claims import Claims
 
 LOADING: Final = "Comparing meanings. The first time, the sentence encoder is loaded."
 
@@ -46,6 +47,13 @@ def alike(dataset: Dataset, reading_id: str, limit: int) -> Results:
     from nla_core.search import Query
 
     return results(dataset, Query(like=reading_id, per_transcript=1), limit=limit)
+
+
+def claims(dataset: Dataset) -> Claims:
+    """The judged claims beside this version. Raises NLAError where they were not computed."""
+    from nla_core.store.claims import Claims
+
+    return Claims.open(dataset)
 
 
 def background(dataset: Dataset) -> themes.Background:

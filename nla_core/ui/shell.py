@@ -32,7 +32,7 @@ from nla_core.ui.keys import keys
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
 
-PageName = Literal["explore", "browse", "search", "about"]
+PageName = Literal["explore", "browse", "search", "compare", "audit", "about"]
 Change = Callable[[refs.ViewState], refs.ViewState]
 
 P = ParamSpec("P")
@@ -64,6 +64,8 @@ _PAGES: Final[dict[PageName, str]] = {
     "explore": "Explore",
     "browse": "Browse",
     "search": "Search",
+    "compare": "Compare",
+    "audit": "Audit",
     "about": "About",
 }
 

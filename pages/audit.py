@@ -1,0 +1,5 @@
+"""Audit."""
+
+from nla_core.ui import shell
+
+shell.ensure()
