@@ -19,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from nla_core.compare.concepts import SHIPPED, Matcher, read_concepts
-from nla_core.compare.corpus import DISTRUSTED, ConceptScores, Corpus
+from nla_core.compare.corpus import ConceptScores, Corpus
 from nla_core.compare.leaderboard import claim_key, summarise
 from nla_core.compare.recurrence import claim_stems
 from nla_core.compare.semantic import Embed, EmbedOnce, SemanticIndex
@@ -27,7 +27,7 @@ from nla_core.compare.thresholds import RULE_VERSION, THRESHOLDS_FILE, Threshold
 from nla_core.compare.transcript import Compared, compare_transcript, visible_of
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.schema import SORT_KEYS
+from nla_core.schema import DISTRUSTED, SORT_KEYS
 from nla_core.store.claims import TABLES, folder_of, write_derived
 from nla_core.store.concepts import write_scores
 from nla_core.store.dataset import Dataset

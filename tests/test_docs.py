@@ -141,7 +141,7 @@ def test_wrong_commands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_readme_lists_the_verbs() -> None:
     listed = dict(
-        re.findall(r"^\| `(\w+)` \| (.+) \|$", section("Precompute a dataset"), re.MULTILINE)
+        re.findall(r"^\| `([\w-]+)` \| (.+) \|$", section("Precompute a dataset"), re.MULTILINE)
     )
     assert listed == {verb.name: verb.about for verb in VERBS}
 

@@ -72,7 +72,9 @@ def audit_table(
 
     Columns: concept, category, n_transcripts, any_of, explanations, text, both, neither,
     explanations_only (counts of transcripts), explanations_share, low, high, floor, text_share,
-    text_low, text_high, text_floor, readings_share (of all usable readings), reading_floor.
+    text_low, text_high, text_floor, readings_share (of all usable readings), reading_floor, and
+    elsewhere, text_elsewhere: the same shares over the transcripts of all other categories (None
+    for "all"), which is the floor that the verbalizer's own habits set.
     """
     chosen = picked(columns.transcript, columns.usable, n)
     n_transcripts = len(columns.categories)
@@ -94,6 +96,7 @@ def audit_table(
     usable = np.bincount(columns.transcript, weights=columns.usable, minlength=n_transcripts)
     for name in names:
         members = in_category[name] & (looked > 0)
+        others = ~in_category[name] & (looked > 0)
         total = int(members.sum())
         for k, concept in enumerate(concept_ids):
             a, b = held[members, k], text[members, k]
@@ -108,9 +111,15 @@ def audit_table(
                 | {
                     "readings_share": float(per[members, k].sum() / max(1, usable[members].sum())),
                     "reading_floor": rate,
+                    "elsewhere": _mean(held[others, k]),
+                    "text_elsewhere": _mean(text[others, k]),
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _mean(hits: np.ndarray) -> float | None:
+    return float(hits.mean()) if len(hits) else None
 
 
 def _counts(explanations: np.ndarray, text: np.ndarray) -> dict[str, int]:

@@ -15,11 +15,8 @@ from nla_core.compare.audit import AuditColumns
 from nla_core.compare.concepts import Matcher, unrelated_texts
 from nla_core.compare.semantic import Embed, window_ranges
 from nla_core.compare.transcript import visible_of
-from nla_core.schema import Flag
+from nla_core.schema import DISTRUSTED
 from nla_core.store.dataset import Dataset
-
-DISTRUSTED = frozenset({Flag.LOW_FIDELITY, Flag.EARLY, Flag.HIGH_NORM})
-"""Flags of readings that are left out of rankings unless they are asked for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ that is, an example to link to."""
 HABIT_SHARE = 0.1
 """A claim made in more than this share of all transcripts is a habit of the verbalizer."""
 
+UNRANKED = ("quote", "text", "place")
+"""Kinds that are no theme: a quotation is found or not."""
+
 RANKED = ("unspoken", "foreseen")
 SORTED_BY = ["n_recurring", "best_recurrence", "n_readings", "key"]
 
@@ -40,9 +43,7 @@ def summarise(claims: pd.DataFrame) -> pd.DataFrame:
     start, end, text and recurrence. Quotations and words without content have no key and no rank.
     """
     kept = claims[
-        (claims["key"] != "")
-        & claims["standing"].isin(RANKED)
-        & ~claims["kind"].isin(("quote", "text", "place"))
+        (claims["key"] != "") & claims["standing"].isin(RANKED) & ~claims["kind"].isin(UNRANKED)
     ]
     kept = kept.assign(recurs=kept["recurrence"] >= RECURRING).sort_values(
         ["recurrence", "transcript_id", "position"], ascending=[False, True, True]

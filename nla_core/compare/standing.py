@@ -128,7 +128,12 @@ def judge(
 
 
 def content_words(claim: Claim) -> tuple[Word, ...]:
-    """The words by which a claim is judged: content words, and in a sentence none about texts."""
+    """The words by which a claim is judged: content words, and in a sentence none about texts.
+
+    ``[end]`` is a mark, not a word.
+    """
+    if claim.kind is Kind.PREDICTION and as_word(claim.text) == END:
+        return ()
     return _content_words(own_words(claim), claim.kind is Kind.SENTENCE)
 
 

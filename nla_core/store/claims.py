@@ -19,9 +19,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nla_core.compare.leaderboard import merged
+from nla_core.compare.claims import Claim, Kind
+from nla_core.compare.leaderboard import HABIT_SHARE, UNRANKED, claim_key, merged
+from nla_core.compare.recurrence import claim_stems
 from nla_core.compare.thresholds import Thresholds
 from nla_core.errors import NLAError
+from nla_core.schema import DISTRUSTED
 from nla_core.store.dataset import Dataset
 from nla_core.store.files import building, explained, fsync_tree, write_json
 
@@ -168,6 +171,53 @@ class Claims:
             )
         ]
         return frame.drop(columns="explanation")
+
+    def striking(
+        self,
+        transcript_id: str,
+        *,
+        standing: str = "unspoken",
+        flagged: bool = False,
+        habits: bool = False,
+        fidelity_floor: float | None = None,
+        limit: int = 10,
+    ) -> pd.DataFrame:
+        """The claims of one transcript with this standing that most readings make, one row a key.
+
+        Columns of `of_transcript` for the reading with the most recurrence, and ``key``,
+        ``n_readings`` and ``share``: of how many transcripts of the corpus the claim is made,
+        0 where it recurs nowhere. Readings with distrusted flags are left out unless ``flagged``,
+        claims made in more than ``HABIT_SHARE`` of all transcripts unless ``habits``.
+        """
+        frame = self.of_transcript(transcript_id)
+        kept = (frame["standing"] == standing) & ~frame["kind"].isin(UNRANKED)
+        if not flagged:
+            kept &= frame["flags"].map(DISTRUSTED.isdisjoint).astype(bool)
+        if fidelity_floor is not None:
+            kept &= frame["fve"] >= fidelity_floor
+        frame = frame[kept]
+        claims = zip(frame["kind"], frame["text"], strict=True)
+        frame = frame.assign(
+            key=[claim_key(claim_stems(Claim(Kind(k), t, 0, len(t)))) for k, t in claims]
+        )
+        frame = frame[frame["key"] != ""].sort_values(
+            ["recurrence", "position"], ascending=[False, True], kind="stable"
+        )
+        readings = frame.groupby("key")["reading_id"].nunique()
+        frame = frame.drop_duplicates("key")
+        board = self.leaderboard(
+            standing=standing, trusted_only=not flagged, habits=True, limit=None
+        ).set_index("key")["share"]
+        frame = frame.assign(
+            n_readings=frame["key"].map(readings).astype(int),
+            share=frame["key"].map(board).astype(float).fillna(0.0),
+        )
+        if not habits:
+            frame = frame[frame["share"] <= HABIT_SHARE]
+        ranked = frame.sort_values(
+            ["n_readings", "recurrence"], ascending=False, kind="stable", ignore_index=True
+        )
+        return ranked.head(limit)
 
     def readings(self, transcript_id: str) -> pd.DataFrame:
         """The columns of ``READINGS`` for a transcript, by position and sample."""

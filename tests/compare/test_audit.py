@@ -51,6 +51,10 @@ def test_the_table_counts_transcripts() -> None:
     assert rows.loc["second", "all"]["explanations"] == 0
     assert rows.loc["second", "all"]["floor"] == 0.0
     assert (table["any_of"] == 5).all()
+    assert rows.loc["first", "a"]["elsewhere"] == 0.0
+    assert rows.loc["first", "b"]["elsewhere"] == 1.0
+    assert rows.loc["first", "b"]["text_elsewhere"] == 0.5
+    assert whole["elsewhere"] is None or np.isnan(whole["elsewhere"])
 
 
 def test_readings_that_are_left_out_hold_nothing() -> None:

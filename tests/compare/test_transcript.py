@@ -58,8 +58,8 @@ def test_a_claim_that_neighbours_make_recurs() -> None:
 
 
 def test_a_word_without_content_never_recurs() -> None:
-    claims = [split_claims('User, prose, at "x". Next: the / of. Text: x')] * 3
-    found = recurrences([0, 1, 2], ["the of"] * 3, claims)
+    claims = [split_claims('User, prose, at "x". Next: the / [end]. Text: x')] * 3
+    found = recurrences([0, 1, 2], ["the of the end"] * 3, claims)
     by_kind = {c.kind: r for c, r in zip(claims[0], found[0], strict=True)}
     assert by_kind["prediction"].count == 0
 

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from nla_core.compare.audit import audit_table
-from nla_core.compare.concepts import Matcher, read_concepts
+from nla_core.compare.concepts import Matcher, concepts_key, read_concepts
 from nla_core.compare.corpus import ConceptScores, Corpus
+from nla_core.compare.leaderboard import HABIT_SHARE
 from nla_core.compare.semantic import EmbedOnce
 from nla_core.compare.thresholds import Thresholds
 from nla_core.errors import NLAError
-from nla_core.store.claims import CLAIMS, RECEIPT, TABLES, Claims
+from nla_core.schema import DISTRUSTED
+from nla_core.store.claims import CLAIMS, RECEIPT, TABLES, Claims, folder_of, read_receipt
 from nla_core.store.concepts import StoredScores, write_scores
 from nla_core.store.dataset import Dataset
 from nla_core.store.integrity import problems
+from nla_core.store.manifest import current_version
 from precompute.compare import compare_dataset
 from tests.compare.embedder import DIMENSION, BagOfWords
 from tests.helpers import ERROR_PROMPT, make_dataset, transcript_id_of
@@ -100,6 +103,26 @@ def test_the_leaderboard_is_read(dataset: Dataset) -> None:
     assert board["n_recurring"].is_monotonic_decreasing
 
 
+def test_what_is_striking_of_a_transcript(dataset: Dataset) -> None:
+    claims = Claims.open(dataset)
+    transcript_id = transcript_id_of("rhyme-001")
+    every = claims.of_transcript(transcript_id)
+    found = claims.striking(transcript_id, flagged=True, habits=True, limit=100)
+    assert len(found) > 0
+    assert set(found["standing"]) == {"unspoken"}
+    assert found["key"].is_unique
+    assert found["n_readings"].is_monotonic_decreasing
+    assert found["share"].between(0, 1).all()
+    row = found.iloc[0]
+    same = every[(every["text"] == row["text"]) & (every["standing"] == "unspoken")]
+    assert row["recurrence"] == same["recurrence"].max()
+    assert (claims.striking(transcript_id, flagged=True)["share"] <= HABIT_SHARE).all()
+    trusted = claims.striking(transcript_id, habits=True, limit=100)
+    assert not any(set(flags) & DISTRUSTED for flags in trusted["flags"])
+    assert claims.striking(transcript_id, fidelity_floor=2.0).empty
+    assert claims.striking("nothing").empty
+
+
 def test_a_damaged_derived_file_is_explained(tmp_path: Path) -> None:
     make_dataset(tmp_path, dimension=DIMENSION)
     dataset, bag = Dataset.open(tmp_path), BagOfWords()
@@ -143,3 +166,16 @@ def test_a_fidelity_floor_leaves_readings_out(dataset: Dataset) -> None:
     assert corpus.usable(flagged=True).all()
     assert corpus.usable(0.5, flagged=True).sum() == (corpus.fve >= 0.5).sum()
     assert corpus.usable().sum() == corpus.trusted.sum() < len(corpus.trusted)
+
+
+def test_the_demo_ships_what_the_shipped_numbers_give() -> None:
+    root = Path(__file__).resolve().parents[2] / "data/demo"
+    version = current_version(root)
+    for kind, key in (
+        ("claims", Thresholds.load().key),
+        ("concepts", concepts_key(read_concepts())),
+    ):
+        folder = folder_of(root / version, key, kind)
+        receipt = read_receipt(folder, kind, f"python -m precompute compare {root}")
+        assert receipt["version"] == version
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
