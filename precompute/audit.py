@@ -19,9 +19,8 @@ import pandas as pd
 from nla_core.compare.audit import ANY_OF, LABEL, AuditColumns, audit_table
 from nla_core.compare.concepts import SHIPPED, Concept, Matcher, read_concepts
 from nla_core.compare.corpus import ConceptScores, Corpus
-from nla_core.compare.foresight import foresight, foresight_summary, line_of
+from nla_core.compare.foresight import foresight, foresight_summary, lines_of
 from nla_core.compare.semantic import EmbedOnce
-from nla_core.compare.transcript import visible_of
 from nla_core.embed import MiniLM
 from nla_core.errors import EXIT_OK, NLAError
 from nla_core.store.claims import Claims
@@ -91,7 +90,7 @@ def main(args: argparse.Namespace) -> int:
     ids = [concept.id for concept in concepts]
     limits = np.array([concept.threshold for concept in concepts], np.float32)
     table = audit_table(columns, ids, limits, args.any_of)
-    lines = [line for line in _lines(dataset, args.foresight) if line is not None]
+    lines = lines_of(dataset, args.foresight)
     found = foresight(lines)
     leaders, why_none = _leaders(dataset, args)
     summary = foresight_summary(found)
@@ -151,18 +150,6 @@ def _columns(
     corpus = Corpus.of(dataset, embed)
     scores = ConceptScores.of(corpus, Matcher.of(concepts, embed), embed)
     return scores.columns(corpus, corpus.usable(args.fidelity_floor, flagged=args.flagged))
-
-
-def _lines(dataset: Dataset, category: str) -> Any:
-    for transcript_id in dataset.transcripts(category=category)["transcript_id"]:
-        tokens = dataset.tokens(transcript_id)
-        readings = dataset.readings(transcript_id)
-        yield line_of(
-            transcript_id,
-            visible_of({name: tokens[name].tolist() for name in tokens.columns}),
-            readings["position"].tolist(),
-            readings["explanation"].tolist(),
-        )
 
 
 def _leaders(dataset: Dataset, args: argparse.Namespace) -> tuple[pd.DataFrame, str | None]:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 from nla_core.compare.audit import wilson
 from nla_core.compare.lexical import content_stems, words
+from nla_core.compare.transcript import visible_of
 from nla_core.compare.visible import Visible
 from nla_core.schema import Role
+from nla_core.store.dataset import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,23 @@ def line_of(
         tuple(distance for distance, _ in early),
         tuple(held for _, held in early),
     )
+
+
+def lines_of(dataset: Dataset, category: str) -> list[Line]:
+    """The transcripts of a category that end in a word nobody had said before the answer."""
+    lines = []
+    for transcript_id in dataset.transcripts(category=category)["transcript_id"]:
+        tokens = dataset.tokens(transcript_id)
+        readings = dataset.readings(transcript_id)
+        line = line_of(
+            transcript_id,
+            visible_of({name: tokens[name].tolist() for name in tokens.columns}),
+            readings["position"].tolist(),
+            readings["explanation"].tolist(),
+        )
+        if line is not None:
+            lines.append(line)
+    return lines
 
 
 def foresight(lines: Sequence[Line]) -> list[Foresight]:

@@ -219,6 +219,75 @@ def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) 
     }
 
 
+def shares(
+    rows: Sequence[tuple[str, float, float, float, float | None, float | None]],
+) -> Figure:
+    """One line a concept: the share in explanations with its interval, the floor that noise alone
+    gives, and the share in the visible text. ``rows`` are (name, share, low, high, floor, text)."""
+    at = list(range(len(rows)))
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "explanations hold it (95 % interval)",
+                "x": [row[1] for row in rows],
+                "y": at,
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [row[3] - row[1] for row in rows],
+                    "arrayminus": [row[1] - row[2] for row in rows],
+                    "thickness": 1.4,
+                    "width": 3,
+                    "color": _LINE,
+                },
+                "marker": {"color": _LINE, "size": 10},
+                "hovertemplate": "%{x:.0%}<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "visible text holds it",
+                "x": [row[5] for row in rows],
+                "y": at,
+                "marker": {"color": _CAME, "size": 10, "symbol": "diamond-open"},
+                "hovertemplate": "visible text %{x:.0%}<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "floor: noise alone",
+                "x": [row[4] for row in rows],
+                "y": at,
+                "marker": {
+                    "color": _BAR,
+                    "size": 15,
+                    "symbol": "line-ns-open",
+                    "line": {"width": 2},
+                },
+                "hovertemplate": "floor %{x:.0%}<extra></extra>",
+            },
+        ],
+        "layout": {
+            "height": 30 * len(rows) + 80,
+            "margin": {"l": 4, "r": 20, "t": 40, "b": 26},
+            "xaxis": {"range": [-0.02, 1.02], "tickformat": ".0%", "fixedrange": True},
+            "yaxis": {
+                "autorange": "reversed",
+                "tickvals": at,
+                "ticktext": [plain_words(row[0]) for row in rows],
+                "automargin": True,
+                "fixedrange": True,
+                "zeroline": False,
+            },
+            **_bare(),
+            "showlegend": True,
+            "legend": {"orientation": "h", "y": 1.16, "x": 0},
+        },
+    }
+
+
 def counts(rows: Mapping[str, int], noun: str) -> Figure:
     """Horizontal bars of how many there are of each, the most first."""
     ordered = sorted(rows.items(), key=lambda row: (-row[1], row[0]))

@@ -56,6 +56,13 @@ def follow(chosen: Chosen) -> None:
         st.query_params.from_dict(views.parse_compare_query(chosen.query).view.params())
 
 
+def leave(chosen: Chosen) -> None:
+    """Go from another page to where a card leads here. Ends the run if something was chosen."""
+    if chosen.query is not None:
+        view = views.parse_compare_query(chosen.query).view
+        st.switch_page(shell.page("compare"), query_params=view.params())
+
+
 def controls(dataset: Dataset, view: CompareView, current: str | None) -> None:
     """Which transcript, and which readings are ranked. Drawn in the sidebar."""
     rows = dataset.transcripts(sort="category", limit=MOST_LISTED)
