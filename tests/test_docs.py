@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core import refs
+from nla_core import refs, views
 from precompute.cli import VERBS, Verb, build_parser
 from scripts.quote_eval import MARKER, documents, look_up, quoted, reports, source_of
 from tests.test_import_rules import MODULES, imports
@@ -282,7 +282,13 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_link_parameter_is_documented() -> None:
-    for heading, params in (("Links", refs.PARAMS), ("Links to a search", refs.SEARCH_PARAMS)):
+    pages = {
+        "Links": refs.PARAMS,
+        "Links to a search": views.SEARCH_PARAMS,
+        "Links to a comparison": views.COMPARE_PARAMS,
+        "Links to an audit": views.AUDIT_PARAMS,
+    }
+    for heading, params in pages.items():
         rows = re.findall(r"^\| (`[^|]+`) \|", section(heading), re.MULTILINE)
         documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
         assert sorted(documented) == sorted(params)

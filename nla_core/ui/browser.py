@@ -18,7 +18,7 @@ from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, downloads, facets, shell
 from nla_core.ui.cards import Card, Group, cards
-from nla_core.ui.html import draw
+from nla_core.ui.html import draw, hint
 from nla_core.ui.later import signed
 
 PAGE: Final = 48
@@ -39,7 +39,7 @@ def heading(dataset: Dataset, view: ViewState, total: int) -> None:
             readings=f"{dataset.manifest.counts['readings']:,}",
         )
         with st.popover("Download", icon=":material/download:", key="download_popover"):
-            st.caption("The transcripts that the filters leave, one a row.")
+            hint("The transcripts that the filters leave, one a row.")
             downloads.buttons(
                 dataset,
                 "transcripts",
@@ -136,7 +136,7 @@ def table(rows: pd.DataFrame, view: ViewState) -> None:
             "tags": st.column_config.TextColumn("Tags"),
         },
     )  # fmt: skip
-    st.caption("Choose a row to open its transcript.")
+    hint("Choose a row to open its transcript.")
     chosen = state["selection"]["rows"]
     if chosen and chosen[0] < len(rows):
         opened = replace(view, after=None).opened(str(rows["transcript_id"].iloc[chosen[0]]))

@@ -16,6 +16,7 @@ import streamlit as st
 
 from nla_core.exports import MIME, Format, Provenance, encoded, readings_of
 from nla_core.store.dataset import Dataset
+from nla_core.ui.html import hint
 
 FORMATS: Final[dict[Format, str]] = {
     "csv": "CSV, for a spreadsheet",
@@ -31,7 +32,7 @@ def popover(dataset: Dataset, transcript_id: str, span: tuple[int, int] | None) 
     if span is not None:
         what += f"-tokens-{span[0]}-{span[1]}"
     with st.popover("Download", icon=":material/download:", key="download_popover"):
-        st.caption(
+        hint(
             "Every reading of "
             + ("this transcript" if span is None else f"tokens {span[0]} to {span[1]}")
             + ". Each file says which dataset and which pair it comes from."

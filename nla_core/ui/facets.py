@@ -19,6 +19,7 @@ from nla_core.store import mounts
 from nla_core.store.dataset import Dataset, TranscriptFilters
 from nla_core.store.queries import FIDELITY_BANDS, LENGTH_BANDS
 from nla_core.ui import shell
+from nla_core.ui.html import hint
 from nla_core.ui.token_strip import FLAG_NAME
 
 Order = tuple[SortKey, bool]
@@ -85,7 +86,7 @@ def facets(counts: pd.DataFrame, view: ViewState) -> None:
             values.append(current)
         _choice(heading, field, values, current, _counted(facet, found))
         if len(found) > len(values):
-            st.caption(f"and {len(found) - len(values)} others; the filter finds them, too")
+            hint(f"and {len(found) - len(values)} others; the filter finds them, too")
 
 
 def _counted(facet: str, counts: dict[str, int]) -> Callable[[str], str]:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from nla_core.refs import SearchView, ViewState
+from nla_core.refs import ViewState
 from nla_core.schema import Flag
 from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, downloads, finder, meaning, shell
 from nla_core.ui.cards import Card, Group, cards
-from nla_core.ui.html import draw, fill, join
+from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.later import signed
 from nla_core.ui.token_strip import FLAG_NAME
+from nla_core.views import SearchView
 
 if TYPE_CHECKING:
     from nla_core.search import Hit, Near, Results
@@ -40,7 +41,7 @@ def summary(dataset: Dataset, view: SearchView, found: Results) -> None:
         )
         if found.hits:
             with st.popover("Download", icon=":material/download:", key="download_popover"):
-                st.caption(f"The best {MOST_EXPORTED:,} of these hits, one a row.")
+                hint(f"The best {MOST_EXPORTED:,} of these hits, one a row.")
                 downloads.buttons(
                     dataset,
                     "search",

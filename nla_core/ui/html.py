@@ -33,5 +33,10 @@ def draw(template: LiteralString, **values: object) -> None:
     st.html(fill(template, **values))
 
 
+def hint(text: str) -> None:
+    """A sentence beside a control, quiet and still easy to read."""
+    draw('<p class="nla-hint">{text}</p>', text=text)
+
+
 def _text(value: object) -> str:
     return value if isinstance(value, Piece) else escape(str(value), quote=True)

@@ -19,7 +19,7 @@ from nla_core.refs import ViewState
 from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
 from nla_core.ui import facets, shell
-from nla_core.ui.html import draw
+from nla_core.ui.html import draw, hint
 
 MOST_ROWS: Final = 500
 
@@ -55,7 +55,7 @@ def library(dataset: Dataset, view: ViewState, *, current: str | None) -> None:
         on_open_change=_open,
     )
     if len(rows) == MOST_ROWS:
-        st.caption(f"The first {MOST_ROWS}; narrow the list to see others.")
+        hint(f"The first {MOST_ROWS}; narrow the list to see others.")
 
 
 def _controls(view: ViewState, counts: dict[str, int]) -> None:

@@ -69,7 +69,7 @@ def test_the_benchmark_measures_and_says_what_is_missed(
     result = json.loads(out.read_text())
     assert result["rows"] >= 600
     assert result["recall_at_10"]["no filter"] == 1.0
-    assert {"p50", "p95", "max"} == set(result["hybrid_ms"])
+    assert {"p50", "p95", "max", "cpu_p50", "cpu_p95"} == set(result["hybrid_ms"])
     assert result["targets_met"]["recall_at_10"]
     monkeypatch.setitem(search.TARGETS, "keyword_p95_ms", 0)
     assert main([*command, "--note", "again"]) == 1
