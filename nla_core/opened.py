@@ -106,6 +106,12 @@ def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
             return StoredScores.open(of, concepts)
         except NLAError:  # not stored: computed
             embed = EmbedOnce(encoder().embed)
+        if of.explanation_vectors().shape[1] != encoder().dimension:
+            raise NLAError(
+                "The concepts cannot be held against this dataset",
+                why=f"its vectors are not of the encoder {encoder().name}",
+                fix="Publish the dataset again with this version's encoder",
+            )
         corpus = _CORPORA.get((of.root, of.version), lambda: Corpus.of(of, embed))
         found = ConceptScores.of(corpus, Matcher.of(concepts, embed), embed)
         return StoredScores.computed(corpus, found, concepts, encoder().name)

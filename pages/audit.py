@@ -15,6 +15,7 @@ from nla_core.refs import Parsed
 from nla_core.store.dataset import Dataset
 from nla_core.ui import auditing, facets, meaning, notices, shell
 from nla_core.ui.html import draw, hint
+from nla_core.ui.watchlist_editor import editor
 from nla_core.views import AuditView
 
 shell.ensure()
@@ -31,7 +32,7 @@ def audit(dataset: Dataset, link: Parsed[AuditView]) -> None:
         draw(
             '<div class="nla-head"><h1>What the explanations hold, over the whole corpus</h1></div>'
         )
-        auditing.editor(concepts, own)
+        editor(concepts, own)
     if dataset.manifest.counts["readings"] == 0:
         notices.empty_dataset()
         return

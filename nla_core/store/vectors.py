@@ -138,7 +138,8 @@ class RowReader:
         bounds = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1).tolist()
         for first, end in itertools.pairwise(bounds):  # runs of rows that follow each other
             place = offset + int(rows[first]) * width
-            if os.preadv(self._file.fileno(), [read[first:end]], place) != (end - first) * width:
+            block = read[first:end].data
+            if os.preadv(self._file.fileno(), [block], place) != (end - first) * width:
                 return self._vectors[rows]
         return read
 

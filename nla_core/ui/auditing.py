@@ -7,7 +7,6 @@ stands in the same picture, because with eight looks a transcript even noise fin
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -18,14 +17,12 @@ import streamlit as st
 
 from nla_core import views, watchlist
 from nla_core.compare.audit import ANY_OF, audit_table
-from nla_core.compare.concepts import Concept, dump_concepts
 from nla_core.compare.foresight import foresight, foresight_summary, lines_of
-from nla_core.errors import NLAError
 from nla_core.refs import Parsed
 from nla_core.store.claims import Claims
 from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
-from nla_core.ui import charts, comparing, downloads, notices, shell
+from nla_core.ui import charts, comparing, downloads, shell
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import signed
@@ -262,9 +259,10 @@ def foreseen(dataset: Dataset, view: AuditView) -> None:
         hint(f"No transcript of “{category}” ends in a word that was not said before its answer.")
         return
     hint(
-        f"In {category}: the last word of the answer is named by {summary['readings_share']:.1%} of "
-        f"the explanations before it (95 % interval {summary['low']:.1%} to {summary['high']:.1%}); "
-        f"explanations of other transcripts name it as often as {summary['control_share']:.1%}. "
+        f"In {category}: the last word of the answer is named by {summary['readings_share']:.1%} "
+        f"of the explanations before it (95 % interval {summary['low']:.1%} to "
+        f"{summary['high']:.1%}); {summary['control_share']:.1%} of those of other transcripts "
+        "name it, too. "
         f"{summary['transcripts_foreseen']} of {summary['n_transcripts']} transcripts foresee it."
     )
     titles = dataset.transcripts(category=category).set_index("transcript_id")["title"]
@@ -339,117 +337,3 @@ def _leader(row: Mapping[Any, Any], view: AuditView) -> Card:
         facts=f"returns in {int(row['n_recurring'])} readings of {n} transcript"
         f"{'' if n == 1 else 's'} · {row['kind']}",
     )
-
-
-# ---- the watchlist -------------------------------------------------------------------------------
-
-
-def editor(concepts: tuple[Concept, ...], own: bool) -> None:
-    """The watchlist: exported, imported, edited concept by concept."""
-    with st.popover("Watchlist", icon=":material/checklist:", key="watchlist_popover"):
-        hint(
-            "Your own list, kept on this server."
-            if own
-            else "The list that ships. Edit it, and yours is used instead."
-        )
-        st.download_button(
-            "Export as JSON",
-            data=lambda: dump_concepts(concepts).encode(),
-            file_name="concepts.json",
-            mime="application/json",
-            key="export_concepts",
-            type="tertiary",
-            on_click="ignore",
-        )
-        st.file_uploader("Import a list", type="json", key="import_concepts", on_change=_import)
-        if own:
-            st.button(
-                "Back to the list that ships", key="forget_concepts", on_click=watchlist.forget
-            )
-        st.selectbox(
-            "Concept to edit",
-            ["", *(concept.id for concept in concepts)],
-            key="edit_concept",
-            format_func=lambda key: next((c.name for c in concepts if c.id == key), "a new one"),
-        )
-        chosen = next((c for c in concepts if c.id == st.session_state["edit_concept"]), None)
-        with st.form("concept_form", border=False):
-            st.text_input("Name", value=chosen.name if chosen else "", key=_key("name", chosen))
-            st.text_input(
-                "Description",
-                value=chosen.description if chosen else "",
-                key=_key("description", chosen),
-            )
-            for field, label in (
-                ("positives", "Phrases for, one a line"),
-                ("negatives", "Against"),
-            ):
-                st.text_area(
-                    label,
-                    value="\n".join(getattr(chosen, field)) if chosen else "",
-                    key=_key(field, chosen),
-                    height=110,
-                )
-            st.number_input(
-                "Threshold",
-                value=chosen.threshold if chosen else 0.2,
-                step=0.01,
-                format="%.3f",
-                key=_key("threshold", chosen),
-            )
-            st.text_input(
-                "Pattern (a regular expression that decides by itself; may stay empty)",
-                value=(chosen.pattern or "") if chosen else "",
-                key=_key("pattern", chosen),
-            )
-            st.form_submit_button("Keep", on_click=_keep, args=(concepts, chosen))
-    problem = st.session_state.pop("watchlist_problem", None)
-    if problem is not None:
-        notices.problem(problem)
-
-
-def _key(field: str, concept: Concept | None) -> str:
-    """A field of the form, anew for each concept: the form shows what that one holds."""
-    return f"concept_{field}_{'' if concept is None else concept.id}"
-
-
-def _import() -> None:
-    uploaded = st.session_state["import_concepts"]
-    if uploaded is None:
-        return
-    try:
-        watchlist.keep(uploaded.getvalue().decode("utf-8"))
-    except UnicodeDecodeError as error:
-        st.session_state["watchlist_problem"] = NLAError(
-            "The watchlist is no text", why=str(error), fix="Save it as UTF-8 and import it again"
-        )
-    except NLAError as error:
-        st.session_state["watchlist_problem"] = error
-
-
-def _keep(concepts: tuple[Concept, ...], chosen: Concept | None) -> None:
-    """Put the form's concept into the list; what was kept before stays if it is refused."""
-
-    def field(name: str) -> Any:
-        return st.session_state[_key(name, chosen)]
-
-    def lines(name: str) -> tuple[str, ...]:
-        return tuple(line.strip() for line in field(name).splitlines() if line.strip())
-
-    name = field("name").strip()
-    edited = Concept(
-        id=chosen.id if chosen else re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40],
-        name=name,
-        description=field("description").strip(),
-        positives=lines("positives"),
-        negatives=lines("negatives"),
-        threshold=float(field("threshold")),
-        pattern=field("pattern").strip() or None,
-    )
-    kept = [edited if c.id == edited.id else c for c in concepts]
-    if chosen is None:
-        kept.append(edited)
-    try:
-        watchlist.keep(dump_concepts(kept))
-    except NLAError as error:
-        st.session_state["watchlist_problem"] = error

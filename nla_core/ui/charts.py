@@ -327,14 +327,17 @@ def counts(rows: Mapping[str, int], noun: str) -> Figure:
 
 
 def plain_words(text: str) -> str:
-    """A name in a label, with its blanks as they are and nothing that Plotly takes for markup."""
-    return plain(text.replace(" ", "\N{NO-BREAK SPACE}"))
+    """A name in a label, its blanks as they are and nothing that Plotly takes for markup."""
+    return _unmarked(visible(text).replace("·", " "), 44)
 
 
 def plain(text: str) -> str:
     """A token in a label: blanks visible, nothing that Plotly takes for markup."""
-    shown = visible(text)
-    shown = shown if len(shown) <= 22 else shown[:21] + "…"
+    return _unmarked(visible(text), 22)
+
+
+def _unmarked(shown: str, longest: int) -> str:
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     # Plotly draws a small set of HTML tags and entities and, with MathJax, text between dollars.
     return shown.replace("&", "＆").replace("<", "‹").replace(">", "›").replace("$", "＄")
 

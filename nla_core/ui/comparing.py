@@ -230,7 +230,7 @@ def striking(claims: Claims, transcript: TranscriptView, view: CompareView) -> N
             flagged=view.flagged,
             habits=view.habits,
             fidelity_floor=view.floor,
-            limit=None if view.role else MOST_STRIKING,
+            limit=MOST_LISTED,
         )
         if view.role:
             roles = {t.position: t.role for t in transcript.tokens}
@@ -252,8 +252,8 @@ def striking(claims: Claims, transcript: TranscriptView, view: CompareView) -> N
 def _striking(row: dict[Any, Any], view: CompareView) -> Card:
     n = int(row["n_readings"])
     facts = [
-        f"in {n} reading{'' if n == 1 else 's'}",
-        f"{int(row['recurrence'])} neighbours at token {int(row['position'])}",
+        f"in {n} reading{'' if n == 1 else 's'}, with {int(row['recurrence'])} of "
+        f"{int(row['neighbours'])} neighbours at token {int(row['position'])}",
         f"FVE {signed(float(row['fve']))}",
     ]
     if row["share"] > 0:
