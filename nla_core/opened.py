@@ -21,6 +21,7 @@ from nla_core.themes import BACKGROUND_READINGS, Background
 
 if TYPE_CHECKING:
     from nla_core.compare.concepts import Concept
+    from nla_core.compare.corpus import Corpus
     from nla_core.search import Search
     from nla_core.store.concepts import StoredScores
 
@@ -63,8 +64,8 @@ _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
 _ENCODERS: Final = Kept[MiniLM](1)
-_CORPORA: Final = Kept["Corpus"](1)
-_SCORES: Final = Kept["StoredScores"](8)
+_CORPORA: Final[Kept[Corpus]] = Kept(1)
+_SCORES: Final[Kept[StoredScores]] = Kept(8)
 
 
 def dataset(root: Path, version: str) -> Dataset:

@@ -49,9 +49,8 @@ def test_the_last_verdict_counts_and_can_be_taken_back(own: Path) -> None:
 def test_a_line_that_was_cut_short_costs_nothing_else(own: Path) -> None:
     watchlist.judge("demo", "refusing", "a", "confirmed")
     path = own / "verdicts.jsonl"
-    path.write_text(
-        path.read_text() + '{"dataset": "demo", "conc\n[]\n"x"\n' + json.dumps({}) + "\n"
-    )
+    with path.open("a") as handle:
+        handle.write('{"dataset": "demo", "conc\n[]\n"x"\n{}\n')
     watchlist.judge("demo", "refusing", "b", "rejected")
     assert watchlist.verdicts("demo", "refusing") == {"a": "confirmed", "b": "rejected"}
 
