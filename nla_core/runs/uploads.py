@@ -224,7 +224,8 @@ def _pieces(name: str, text: str, split: Split, limits: Limits) -> Iterator[tupl
             if line.strip():
                 yield f"{name} line {number}", line
         return
-    begun, first = [], 1
+    begun: list[str] = []
+    first = 1
     for number, line in enumerate([*lines, ""], start=1):
         if line.strip():
             first = first if begun else number
