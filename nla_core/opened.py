@@ -22,6 +22,7 @@ from nla_core.themes import BACKGROUND_READINGS, Background
 if TYPE_CHECKING:
     from nla_core.compare.concepts import Concept
     from nla_core.compare.corpus import Corpus
+    from nla_core.explain import Explainer
     from nla_core.search import Search
     from nla_core.store.concepts import StoredScores
 
@@ -64,6 +65,7 @@ _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
 _ENCODERS: Final = Kept[MiniLM](1)
+_EXPLAINERS: Final[Kept[Explainer]] = Kept(1)
 _CORPORA: Final[Kept[Corpus]] = Kept(1)
 _SCORES: Final[Kept[StoredScores]] = Kept(8)
 
@@ -118,6 +120,24 @@ def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
         return StoredScores.computed(corpus, found, concepts, encoder().name)
 
     return _SCORES.get((of.root, of.version, concepts_key(concepts)), make)
+
+
+def explainer(pair_id: str) -> Explainer:
+    """The models of a pair that lies on this machine, loaded once (seconds to minutes).
+
+    Raises NLAError where there is no such pair, or it cannot be loaded.
+    """
+    from nla_core.explain import Explainer
+    from nla_core.runs.pairs import configured
+
+    folders = configured()
+    if pair_id not in folders:
+        raise NLAError(
+            f"The pair {pair_id} is not on this machine",
+            why=f"it has {', '.join(folders) or 'none'}",
+            fix="Put its folder under data/nla, or name it in NLA_PAIRS",
+        )
+    return _EXPLAINERS.get(pair_id, lambda: Explainer.load(folders[pair_id]))
 
 
 def encoder() -> MiniLM:

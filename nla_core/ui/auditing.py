@@ -7,6 +7,7 @@ stands in the same picture, because with eight looks a transcript even noise fin
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -17,11 +18,13 @@ import streamlit as st
 
 from nla_core import views, watchlist
 from nla_core.compare.audit import ANY_OF, audit_table
+from nla_core.compare.concepts import Concept
 from nla_core.compare.foresight import foresight, foresight_summary, lines_of
 from nla_core.refs import Parsed
 from nla_core.store.claims import Claims
 from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
+from nla_core.store.mounts import PROJECT
 from nla_core.ui import charts, comparing, downloads, shell
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw, hint
@@ -158,9 +161,32 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
             st.rerun()
     with st.container(horizontal=True, gap="small", key="audit_take_away"):
         hint("Choose a row to see what matched.")
+        how_good(scores.concepts)
         with st.popover("Download", icon=":material/download:", key="download_popover"):
             hint("Every concept and category, with intervals and floors.")
             downloads.buttons(dataset, "audit", lambda: table, formats=("csv", "jsonl", "parquet"))
+
+
+def how_good(concepts: tuple[Concept, ...]) -> None:
+    """Average precision and noise floor of each shipped concept, from the report of the labels."""
+    report = PROJECT / "docs/benchmarks/compare.json"
+    with st.popover("How good the matching is", type="tertiary", key="how_good"):
+        try:
+            found = json.loads(report.read_text(encoding="utf-8"))["concepts"]
+        except (OSError, ValueError, KeyError):
+            hint("The report is not here; `python -m precompute eval-compare` measures it.")
+            return
+        hint("Measured on labelled texts, half of which the thresholds were not fitted on.")
+        rows = [
+            {
+                "Concept": concept.name,
+                "Average precision": found[concept.id]["average_precision"],
+                "Noise floor": found[concept.id]["noise_floor"],
+            }
+            for concept in concepts
+            if concept.id in found
+        ]
+        st.dataframe(pd.DataFrame(rows).round(3), hide_index=True, key="how_good_table")
 
 
 def _percent(label: str) -> Any:

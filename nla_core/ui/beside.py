@@ -11,8 +11,14 @@ import re
 from difflib import SequenceMatcher
 
 import pandas as pd
+import streamlit as st
 
-from nla_core.ui.html import Piece, draw, fill, join
+from nla_core import opened
+from nla_core.difference import Difference, Place, read_difference
+from nla_core.errors import NLAError
+from nla_core.store.dataset import Dataset
+from nla_core.ui import notices
+from nla_core.ui.html import Piece, draw, fill, hint, join
 from nla_core.ui.later import signed
 
 _WORD = re.compile(r"\s+|[^\W_]+|[\W_]")
@@ -26,6 +32,54 @@ def beside(left: pd.Series, right: pd.Series) -> None:
         left=_side(left, marked[0], "Pinned"),
         right=_side(right, marked[1], "This one"),
     )
+
+
+def of_vectors(dataset: Dataset, left: pd.Series, right: pd.Series) -> None:
+    """Ask the verbalizer for the difference of the two vectors; the models are loaded for it."""
+    both = (str(left["reading_id"]), str(right["reading_id"]))
+    st.button(
+        "Read the difference of the two vectors",
+        key="read_difference",
+        icon=":material/difference:",
+        help="Loads the pair, takes both vectors again and lets the verbalizer read their "
+        "difference. Seconds on a laptop for the pair that ships.",
+        on_click=lambda: st.session_state.update(nla_difference=both),
+    )
+    if st.session_state.get("nla_difference") != both:
+        return
+    with st.spinner("Loading the pair and reading the difference", show_time=True):
+        try:
+            found = _read(dataset, dataset.version, *both)
+        except NLAError as error:
+            notices.problem(error)
+            return
+    draw(
+        '<div><p class="nla-label">What the second has beyond the first</p>'
+        '<p class="nla-said">{text}{cut}</p></div>',
+        text=found.explanation or "(the verbalizer wrote nothing)",
+        cut=" […]" if found.cut else "",
+    )
+    hint(
+        f"Cosine of the rebuilt difference and the real one: {signed(found.cosine)}; of the two "
+        f"vectors themselves: {signed(found.alike)}. The pair was not trained on differences."
+    )
+
+
+@st.cache_data(show_spinner=False, max_entries=256)
+def _read(_dataset: Dataset, version: str, left: str, right: str) -> Difference:
+    places = []
+    for reading_id in (left, right):
+        row = _dataset.reading(reading_id)
+        if row is None:
+            raise NLAError(
+                f"There is no reading {reading_id}",
+                why="this dataset has none of that id",
+                fix="Pin another reading",
+            )
+        ids = _dataset.tokens(row["transcript_id"])["token_id"].tolist()
+        places.append(Place(ids, int(row["position"])))
+    pair = str(_dataset.manifest.pair.get("pair_id", ""))
+    return read_difference(opened.explainer(pair), *places)
 
 
 def difference(left: str, right: str) -> tuple[Piece, Piece]:

@@ -273,6 +273,7 @@ def pin(dataset: Dataset, view: CompareView, reading: ReadingFacts) -> None:
         here = dataset.reading(reading.reading_id)
         if here is not None:
             beside.beside(pinned, here)
+            beside.of_vectors(dataset, pinned, here)
     elif view.pinned is not None and pinned is None:
         hint(f"The pinned reading {view.pinned} is not in this dataset.")
     with st.container(horizontal=True, gap="small", key="pin_row"):
