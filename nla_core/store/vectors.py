@@ -14,6 +14,7 @@ scattered subset), hence the limits below. IVF-SQ8 over a million rows, 1,024 li
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import io
 import itertools
@@ -89,7 +90,7 @@ class ApproximateIndex:
         self.note: str | None = None
 
     def nearest(self, query: np.ndarray, k: int, allowed: np.ndarray | None = None) -> Nearest:
-        import faiss
+        faiss = _faiss()
 
         probes = min(PROBES, self._index.nlist)
         selector = None
@@ -138,8 +139,8 @@ class RowReader:
         bounds = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1).tolist()
         for first, end in itertools.pairwise(bounds):  # runs of rows that follow each other
             place = offset + int(rows[first]) * width
-            block = read[first:end].data
-            if os.preadv(self._file.fileno(), [block], place) != (end - first) * width:
+            into = read[first:end].data
+            if os.preadv(self._file.fileno(), [into], place) != into.nbytes:
                 return self._vectors[rows]
         return read
 
@@ -190,7 +191,7 @@ def build(vectors: np.ndarray, path: Path, seed: int = 0) -> Any:
     A million rows of 384 dimensions take 20 s of one core and 380 MB. Raises NLAError where the
     file cannot be written.
     """
-    import faiss
+    faiss = _faiss()
 
     rows, dimension = vectors.shape
     lists = int(2 ** np.clip(np.round(np.log2(max(np.sqrt(rows), 1))), 2, 14))
@@ -225,7 +226,7 @@ def build(vectors: np.ndarray, path: Path, seed: int = 0) -> Any:
 
 def _read(path: Path, vectors: np.ndarray) -> Any:
     """The index in ``path`` if it is one of these vectors, as far as that can be seen."""
-    import faiss
+    faiss = _faiss()
 
     if not path.is_file():
         return None
@@ -235,6 +236,11 @@ def _read(path: Path, vectors: np.ndarray) -> Any:
         return None
     fits = getattr(index, "nlist", 0) and (index.ntotal, index.d) == vectors.shape
     return index if fits else None
+
+
+def _faiss() -> Any:
+    """Imported by whoever first needs an index. Its stubs do not know the calls it documents."""
+    return importlib.import_module("faiss")
 
 
 def _best(rows: np.ndarray, scores: np.ndarray, k: int) -> Nearest:
