@@ -140,6 +140,10 @@ def make_and_build(root: Path, source: Path, rows: int) -> dict[str, Any]:
 # ---- what is asked -------------------------------------------------------------------------------
 
 
+MOST_TRIES = 200
+"""Draws for a phrase that was not asked for yet."""
+
+
 class Phrases:
     """Queries drawn from the texts themselves, none of them twice."""
 
@@ -154,12 +158,19 @@ class Phrases:
         self._asked: set[str] = set()
 
     def _fresh(self, n: int, make: Callable[[list[str]], str]) -> Iterator[str]:
-        while n > 0:
-            words = self._words[self._rng.integers(len(self._words))]
-            if len(words) > 6 and (text := make(words)).strip() and text not in self._asked:
-                self._asked.add(text)
-                n -= 1
-                yield text
+        """Phrases that were not asked for; a small dataset has fewer of them, and then they repeat
+        (or, where none can be made, two words of a text stand in)."""
+        for _ in range(n):
+            text = ""
+            for _ in range(MOST_TRIES):
+                words = self._words[self._rng.integers(len(self._words))]
+                made = make(words).strip() if len(words) > 6 else ""
+                text = made or text
+                if made and made not in self._asked:
+                    break
+            text = text or " ".join(map(_bare, words[:2]))
+            self._asked.add(text)
+            yield text
 
     def several(self, n: int) -> Iterator[str]:
         """Two to five telling words of one text, in their order: a subject to search for."""
