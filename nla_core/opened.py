@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nla_core.compare.concepts import Concept
     from nla_core.compare.corpus import Corpus
     from nla_core.explain import Explainer
+    from nla_core.runs.runner import JobRunner
     from nla_core.search import Search
     from nla_core.store.concepts import StoredScores
 
@@ -68,6 +69,7 @@ _ENCODERS: Final = Kept[MiniLM](1)
 _EXPLAINERS: Final[Kept[Explainer]] = Kept(1)
 _CORPORA: Final[Kept[Corpus]] = Kept(1)
 _SCORES: Final[Kept[StoredScores]] = Kept(8)
+_RUNNERS: Final = Kept["JobRunner"](1)
 
 
 def dataset(root: Path, version: str) -> Dataset:
@@ -143,3 +145,27 @@ def explainer(pair_id: str) -> Explainer:
 def encoder() -> MiniLM:
     """The sentence encoder; its weights are read when it is first used."""
     return _ENCODERS.get("encoder", MiniLM)
+
+
+def runner() -> JobRunner:
+    """The queue of on-demand runs, started when it is first asked for.
+
+    Raises NLAError for settings that cannot be read, and where another process works on the folder.
+    """
+    from nla_core.runs.pairs import Pairs
+    from nla_core.runs.runner import JobRunner
+    from nla_core.runs.settings import Limits, WorkerSettings
+    from nla_core.store.mounts import runs_home
+
+    def make() -> JobRunner:
+        made = JobRunner(
+            runs_home(),
+            pairs=Pairs(),
+            embedder=encoder(),
+            limits=Limits.from_environment(),
+            settings=WorkerSettings.from_environment(),
+        )
+        made.start()
+        return made
+
+    return _RUNNERS.get("runner", make)

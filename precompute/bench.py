@@ -14,27 +14,35 @@ from pathlib import Path
 HELP = (
     "explain: time the batched AV path against one transformers.generate a vector. search: make a "
     "large synthetic dataset from a real one and measure search over it. app: open sessions with "
-    "the app and time its answers."
+    "the app and time its answers. run: how long a visitor waits for the first and for all "
+    "readings of one prompt, models loaded."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
   python -m precompute bench search --rows 1000000
-  python -m precompute bench app --sessions 1 10 50"""
+  python -m precompute bench app --sessions 1 10 50
+  python -m precompute bench run --tokens 40"""
 
 WHAT = {
     "explain": "precompute.benches.explain",
     "search": "precompute.benches.search",
     "app": "precompute.benches.app",
+    "run": "precompute.benches.run",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
-    explain = parser.add_argument_group("explain")
+    explain = parser.add_argument_group("explain and run")
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
     explain.add_argument("--vectors", type=int, default=64)
     explain.add_argument("--explanation-tokens", type=int, default=60)
     explain.add_argument("--device", default="auto")
     explain.add_argument("--dtype", default="auto")
+    run = parser.add_argument_group("run")
+    run.add_argument("--tokens", type=int, default=40, help="length of the prompt (default: 40)")
+    run.add_argument(
+        "--repeat", type=int, default=1, help="prompts one after another; the median counts"
+    )
     search = parser.add_argument_group("search")
     search.add_argument("--rows", type=int, default=1_000_000, help="readings at least")
     search.add_argument(
@@ -54,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("data/demo"),
         help="what the synthetic one is made from, or what is shown",
     )
-    both.add_argument("--note", default="", help="what else the machine was doing")
+    parser.add_argument("--note", default="", help="what else the machine was doing")
 
 
 def main(args: argparse.Namespace) -> int:

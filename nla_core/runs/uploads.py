@@ -187,7 +187,8 @@ def _check(name: str, suffix: str, data: bytes, limits: Limits) -> None:
     found = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
     if suffix == ".parquet":
         if not (data.startswith(b"PAR1") and data.endswith(b"PAR1")):
-            raise _lies(name, "a Parquet file", found or "something else, or cut short")
+            short = f"{found} that was cut short" if data.startswith(b"PAR1") else found
+            raise _lies(name, "a Parquet file", short or "something else")
     elif found is not None or b"\x00" in data:
         raise _lies(name, "a text file", found or "binary data")
 

@@ -15,14 +15,16 @@ import pytest
 
 from nla_core.explain import Explainer
 from nla_core.runs.pairs import Pairs
-from nla_core.runs.request import RunPrompt, RunRequest, Sampling
+from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Which
 from nla_core.runs.runner import JobRunner
 from nla_core.runs.settings import Limits, WorkerSettings
+from nla_core.runs.state import RunState, Snapshot
 from nla_core.store.dataset import Dataset
 from tests.precompute.fake import HashEmbedder
 from tests.tiny import tiny_pair
 
 SETTINGS = WorkerSettings(batch_size=8, devices="cpu", dtype="float32", niceness=0, transcribe=2)
+SOON = 60.0
 WORDS = ["rain", "falls", "on", "the", "old", "stone", "bridge", "and", "people", "say"]
 
 
@@ -136,3 +138,27 @@ def ask(text: str = "the quick brown fox jumps", *more: str, **changes: Any) -> 
 def sentence(number: int, words: int = 4) -> str:
     """Another text for another number."""
     return f"{number} " + " ".join(WORDS[(number + i) % len(WORDS)] for i in range(words))
+
+
+def ends(runner: JobRunner, *run_ids: str) -> list[Snapshot]:
+    return [runner.wait(run_id, SOON) for run_id in run_ids]
+
+
+def whole(bench: Bench, runner: JobRunner, run_id: str) -> None:
+    """Done, and the dataset holds all of it."""
+    end = runner.wait(run_id, SOON)
+    assert (end.state, end.failed, end.error) == (RunState.DONE, 0, None)
+    assert end.done == end.total
+    dataset = bench.dataset(run_id)
+    assert dataset.manifest.counts["readings"] == end.done
+    assert len(dataset.transcripts()) == end.n_prompts
+
+
+def no_place_is_taken(runner: JobRunner, visitor: str = "ann") -> None:
+    """The queue takes as many runs of one visitor as it did at the start."""
+    assert not runner.queue()
+    for n in range(runner.limits.queue_per_visitor):
+        runner.submit(ask(sentence(900 + n), positions=Positions(Which.LAST, 1)), visitor)
+    for snapshot in runner.queue():
+        runner.wait(snapshot.run_id, SOON)
+    assert not runner.queue()

@@ -7,6 +7,8 @@ import csv
 import io
 import json
 import time
+from dataclasses import fields
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -205,3 +207,10 @@ def test_settings_are_read_and_wrong_ones_refused(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(LIMITS_VARIABLE, text)
         with pytest.raises(NLAError, match=said):
             Limits.from_environment()
+
+
+@pytest.mark.parametrize("settings", [Limits(), WorkerSettings()], ids=["limits", "worker"])
+def test_every_setting_is_documented_with_its_default(settings: Limits | WorkerSettings) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    for field in fields(settings):
+        assert f"| `{field.name}` | {getattr(settings, field.name)} |" in readme
