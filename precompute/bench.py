@@ -13,19 +13,25 @@ from pathlib import Path
 
 HELP = (
     "explain: time the batched AV path against one transformers.generate a vector. search: make a "
-    "large synthetic dataset from a real one and measure search over it."
+    "large synthetic dataset from a real one and measure search over it. train: time each stage of "
+    "training beside the best matrix product of this machine."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
-  python -m precompute bench search --rows 1000000"""
+  python -m precompute bench search --rows 1000000
+  python -m precompute bench train --nla data/nla/smollm2-135m-L20 --json throughput.json"""
 
-WHAT = {"explain": "precompute.benches.explain", "search": "precompute.benches.search"}
+WHAT = {
+    "explain": "precompute.benches.explain",
+    "search": "precompute.benches.search",
+    "train": "precompute.benches.train",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
-    explain = parser.add_argument_group("explain")
+    explain = parser.add_argument_group("explain and train")
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
-    explain.add_argument("--vectors", type=int, default=64)
+    explain.add_argument("--vectors", type=int, default=64, help="of explain")
     explain.add_argument("--explanation-tokens", type=int, default=60)
     explain.add_argument("--device", default="auto")
     explain.add_argument("--dtype", default="auto")
@@ -39,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     search.add_argument("--queries", type=int, default=200, help="of each kind")
     search.add_argument("--note", default="", help="what else the machine was doing")
+    train = parser.add_argument_group("train")
+    train.add_argument("--batch-size", type=int, default=16, help="examples a step (16)")
+    train.add_argument(
+        "--threads", type=int, nargs="+", help="numbers of threads to compare (1, and all cores)"
+    )
 
 
 def main(args: argparse.Namespace) -> int:
