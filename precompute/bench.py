@@ -46,7 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--queries", type=int, default=200, help="of each kind")
     search.add_argument("--note", default="", help="what else the machine was doing")
     train = parser.add_argument_group("train")
-    train.add_argument("--batch-size", type=int, default=16, help="examples a step (16)")
+    train.add_argument("--batch-size", type=int, default=8, help="examples a step (8)")
+    train.add_argument("--repeats", type=int, default=3, help="runs of a stage, the fastest counts")
     train.add_argument(
         "--threads", type=int, nargs="+", help="numbers of threads to compare (1, and all cores)"
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -43,12 +44,12 @@ class Taken:
     gflop: float
 
 
-def measure(bench: Bench, threads: Sequence[int]) -> dict[str, Any]:
+def measure(bench: Bench, threads: Sequence[int], repeats: int) -> dict[str, Any]:
     """``weights`` by role, and ``threads``: the peaks and the stages with each number of them.
 
     One model after another is loaded and measured with every number of threads, first those that a
-    pair may lack. The peak is taken before each stage, and the best of them counts: load beside it
-    comes and goes. Raises NLAError for a pair without adapters to train.
+    pair may lack. The peak is taken before each stage, and the best of them counts, as does the
+    fastest of ``repeats`` runs of a stage: load beside it comes and goes. Raises NLAError for a pair without adapters to train.
     """
     peaks: dict[int, dict[str, dict[str, float]]] = {n: {} for n in threads}
     taken: dict[int, dict[str, Taken]] = {n: {} for n in threads}
@@ -63,7 +64,7 @@ def measure(bench: Bench, threads: Sequence[int]) -> dict[str, Any]:
                 for n in threads:
                     torch.set_num_threads(n)
                     _raise_peaks(peaks[n], bench)
-                    taken[n][stage.name] = _timed(stage, bench)
+                    taken[n][stage.name] = _timed(stage, bench, repeats)
                     say(f"{stage.name}: {taken[n][stage.name].spent.wall_s:.1f} s, {n} thread(s)")
             stages.clear()
             gc.collect()
@@ -91,12 +92,17 @@ def _raise_peaks(peaks: dict[str, dict[str, float]], bench: Bench) -> None:
             old[name] = max(value, old.get(name, 0.0))
 
 
-def _timed(stage: Stage, bench: Bench) -> Taken:
-    with ExitStack() as stack:
-        counted = [stack.enter_context(counting(model)) for model in stage.models.values()]
-        with clock(bench.device) as spent:
-            tokens = stage.run(bench.batch)
-    return Taken(tokens, spent, sum(c.operations for c in counted) / GIGA)
+def _timed(stage: Stage, bench: Bench, repeats: int) -> Taken:
+    """The fastest of several equal runs, by each clock."""
+    best, tokens, gflop = Spent(math.inf, math.inf), 0, 0.0
+    for _ in range(repeats):
+        with ExitStack() as stack:
+            counted = [stack.enter_context(counting(model)) for model in stage.models.values()]
+            with clock(bench.device) as spent:
+                tokens = stage.run(bench.batch)
+        gflop = sum(c.operations for c in counted) / GIGA
+        best = Spent(min(best.wall_s, spent.wall_s), min(best.cpu_s, spent.cpu_s))
+    return Taken(tokens, best, gflop)
 
 
 def _figures(taken: Taken, peak: dict[str, float]) -> dict[str, float]:
@@ -124,11 +130,11 @@ def main(args: argparse.Namespace) -> int:
     cores = os.cpu_count() or 1
     device = pick_device(args.device)
     threads = args.threads or ([1, cores] if cores > 1 and device.type == "cpu" else [1])
-    if min(threads) < 1 or args.batch_size < 2:
+    if min([*threads, args.repeats]) < 1 or args.batch_size < 2:
         raise NLAError(
             "Nothing can be measured like that",
-            why=f"--threads {threads}, --batch-size {args.batch_size}",
-            fix="Use at least one thread and a batch of two",
+            why=f"--threads {threads}, --repeats {args.repeats}, --batch-size {args.batch_size}",
+            fix="Use at least one thread, one repeat and a batch of two",
         )
     tests = TestSet.load(pair_home(args.nla) / FOLDER)
     if len(tests.rows) < args.batch_size:
@@ -148,7 +154,7 @@ def main(args: argparse.Namespace) -> int:
         args.explanation_tokens,
     )
     load_before = os.getloadavg()[0]
-    measured = measure(bench, list(dict.fromkeys(threads)))
+    measured = measure(bench, list(dict.fromkeys(threads)), args.repeats)
     record: dict[str, Any] = {
         "pair_id": pair.pair_id,
         "target": pair.target,
@@ -159,6 +165,7 @@ def main(args: argparse.Namespace) -> int:
         "torch": torch.__version__,
         "batch_size": bench.batch,
         "group": GROUP,
+        "repeats": args.repeats,
         "explanation_tokens": bench.explanation_tokens,
         "load_average": {"before": load_before, "after": os.getloadavg()[0]},
         "note": args.note,

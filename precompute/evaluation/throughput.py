@@ -73,7 +73,8 @@ def _conditions(record: Mapping[str, Any]) -> str:
         f"Measured by `bench train` with `{record['pair_id']}` on {record['cores']} cores "
         f"({record['processor']}), device {record['device']}, {record['dtype']}, torch "
         f"{record['torch']}: {record['batch_size']} examples a step, explanations of at most "
-        f"{record['explanation_tokens']} tokens, GRPO in groups of {record['group']}. Load average "
+        f"{record['explanation_tokens']} tokens, GRPO in groups of {record['group']}; the "
+        f"fastest of {record['repeats']} runs of each stage. Load average "
         f"{load['before']:.1f} before, {load['after']:.1f} after; what ran beside it: "
         f"{record['note'] or 'not said'}."
     )

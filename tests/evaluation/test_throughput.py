@@ -25,7 +25,7 @@ def throughput_record() -> dict[str, Any]:
     found = {"peak": peak, "stages": dict.fromkeys(STAGES, stage)}
     return {
         "pair_id": "a-pair", "processor": "a|b", "cores": 2, "device": "cpu", "dtype": "float32",
-        "torch": "2.13.0", "batch_size": 16, "group": 8, "explanation_tokens": 60,
+        "torch": "2.13.0", "batch_size": 16, "group": 8, "repeats": 3, "explanation_tokens": 60,
         "load_average": {"before": 1.04, "after": 2.0}, "note": "", "formula": "2 P a position",
         "weights": {"av": {"blocks": 106_200_000, "lora": 9_800_000, "head": 28_300_000}},
         "threads": {"10": found, "2": found, "1": found},

@@ -129,12 +129,12 @@ def test_the_record_holds_every_stage_and_adds_up(
     pair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, threads = tmp_path / "record.json", torch.get_num_threads()
-    sizes = ["--batch-size", "4", "--threads", "1", "2", "--note", "tests"]
+    sizes = ["--batch-size", "4", "--threads", "1", "2", "--repeats", "2", "--note", "t"]
     assert main(_bench(pair, *sizes, "--json", str(out))) == 0
     assert torch.get_num_threads() == threads
     record = read_record(out)
     assert record["ok"] is True
-    assert record["note"] == "tests"
+    assert record["note"] == "t"
     assert record["pair_id"] == "pair"
     assert set(record["weights"]) == {"target", "av", "av_merged", "ar"}
     assert record["weights"]["av_merged"]["lora"] == 0 < record["weights"]["av"]["lora"]
@@ -181,6 +181,7 @@ def test_the_pair_stays_what_it_is(pair: Path) -> None:
         (("--batch-size", "500"), "smaller than a batch"),
         (("--batch-size", "1"), "--batch-size 1"),
         (("--threads", "1", "0"), "--threads [1, 0]"),
+        (("--repeats", "0"), "--repeats 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
