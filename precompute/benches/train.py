@@ -14,7 +14,7 @@ import gc
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,25 +48,27 @@ def measure(bench: Bench, threads: Sequence[int], repeats: int) -> dict[str, Any
     """``weights`` by role, and ``threads``: the peaks and the stages with each number of them.
 
     One model after another is loaded and measured with every number of threads, first those that a
-    pair may lack. The peak is taken before each stage, and the best of them counts, as does the
-    fastest of ``repeats`` runs of a stage: load beside it comes and goes. Raises NLAError for a pair without adapters to train.
+    pair may lack. The best of several peaks counts, and the fastest of ``repeats`` runs of a stage:
+    load beside them comes and goes. Raises NLAError for a pair without adapters to train.
     """
     peaks: dict[int, dict[str, dict[str, float]]] = {n: {} for n in threads}
     taken: dict[int, dict[str, Taken]] = {n: {} for n in threads}
     weights: dict[str, dict[str, int]] = {}
+
+    def measure_stage(stage: Stage) -> None:
+        for role, model in stage.models.items():
+            weights[role] = asdict(Weights.of(model))
+        stage.run(2)  # what is done once, such as making room, is no stage's work
+        for n in threads:
+            torch.set_num_threads(n)
+            _raise_peaks(peaks[n], bench)
+            taken[n][stage.name] = _timed(stage, bench, repeats)
+            say(f"{stage.name}: {taken[n][stage.name].spent.wall_s:.1f} s, {n} thread(s)")
+
     before = torch.get_num_threads()
     try:
         for load in (learning, labelling, sampling):
-            stages = load(bench)
-            for stage in stages:
-                weights |= {role: asdict(Weights.of(m)) for role, m in stage.models.items()}
-                stage.run(2)  # what is done once, such as making room, is no stage's work
-                for n in threads:
-                    torch.set_num_threads(n)
-                    _raise_peaks(peaks[n], bench)
-                    taken[n][stage.name] = _timed(stage, bench, repeats)
-                    say(f"{stage.name}: {taken[n][stage.name].spent.wall_s:.1f} s, {n} thread(s)")
-            stages.clear()
+            _each(measure_stage, load(bench))
             gc.collect()
     finally:
         torch.set_num_threads(before)
@@ -81,6 +83,12 @@ def measure(bench: Bench, threads: Sequence[int], repeats: int) -> dict[str, Any
             for n in threads
         },
     }
+
+
+def _each(work: Callable[[Stage], None], stages: Sequence[Stage]) -> None:
+    """``work`` on every stage; afterwards nothing here holds their models any more."""
+    for stage in stages:
+        work(stage)
 
 
 def _raise_peaks(peaks: dict[str, dict[str, float]], bench: Bench) -> None:
