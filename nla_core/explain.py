@@ -8,11 +8,9 @@ tokens, and the second takes minutes and is where people choose positions, watch
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,69 +19,39 @@ from torch import Tensor
 from nla_core import metrics
 from nla_core.errors import Cancelled, NLAError
 from nla_core.nla.checkpoints import Progress
-from nla_core.nla.layout import Message, Piece, prompt_ids, with_answer
+from nla_core.nla.layout import Piece, Prompt, as_said, prompt_ids, with_answer
 from nla_core.nla.pair import LoadedPair, Pair, find_pair, load_pair
 from nla_core.nla.target import Answer, Trace
 from nla_core.nla.verbalizer import Verbalization
+from nla_core.readings import (
+    Reading,
+    Token,
+    Transcript,
+    content_positions,
+    derive_seed,
+    reading_id,
+    short_hash,
+)
 from nla_core.schema import (
     EARLY_POSITIONS,
     HIGH_NORM_FACTOR,
     LOW_FIDELITY_FVE,
     Finish,
     Flag,
-    Section,
 )
+
+__all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted"]
 
 TOP_K = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
-    """One position of a transcript; fields are the columns of ``schema.TOKENS``."""
+class Wanted:
+    """One reading to make: a sample of the text at a position; ``seed`` is this reading's own."""
 
-    position: int
-    token_id: int
-    chip: int
-    text: str
-    role: str
-    section: str
-    turn: int
-    norm: float
-    norm_pct: float
-    surprisal: float | None
-    top_tokens: tuple[str, ...]
-    top_probs: tuple[float, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """A conversation as the target read and continued it."""
-
-    transcript_id: str
-    messages: tuple[Message, ...]  # the answer is the last one
-    tokens: tuple[Token, ...]
-    hidden: Tensor  # [token, d_model] float32, output of block K
-    n_answer_tokens: int
-    answer_finish: str  # "stop" | "length" | "none"
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the AV says of one vector, and how well the AR gets the vector back from it.
-
-    Fields are the columns of ``schema.READINGS`` without the ids.
-    """
-
+    transcript: Transcript
     position: int
     sample: int
-    explanation: str
-    finish: str
-    n_tokens: int
-    mse_nrm: float
-    cosine: float
-    centred_cosine: float
-    fve: float
-    flags: tuple[str, ...]
     seed: int
 
 
@@ -112,15 +80,17 @@ class Explainer:
 
     def transcribe(
         self,
-        prompts: Sequence[Sequence[Message]],
+        prompts: Sequence[Prompt],
         *,
         seeds: Sequence[int],
         max_new_tokens: int,
         temperature: float,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[Transcript | NLAError]:
-        """Let the target answer each prompt and trace the whole.
+        """Let the target answer each prompt and trace the whole; 0 new tokens: read as it stands.
 
         A prompt that cannot be processed gives its NLAError in its place; the others go on.
+        Raises Cancelled between the tokens of the answers.
         """
         results: dict[int, Transcript | NLAError] = {}
         rendered: dict[int, tuple[list[int], list[Piece]]] = {}
@@ -137,9 +107,15 @@ class Explainer:
             seeds=[seeds[i] for i in order],
             max_new_tokens=max_new_tokens,
             temperature=temperature,
+            cancelled=cancelled,
         )
         whole = [
-            with_answer(self.loaded.tokenizer, rendered[i], answer.ids)
+            with_answer(
+                self.loaded.tokenizer,
+                rendered[i],
+                answer.ids,
+                turn=len(as_said(prompts[i], "")) - 1,
+            )
             for i, answer in zip(order, answers, strict=True)
         ]
         traces = self.loaded.target.trace([ids for ids, _ in whole], top_k=TOP_K)
@@ -152,15 +128,8 @@ class Explainer:
         return [results[i] for i in range(len(prompts))]
 
     def content_positions(self, transcript: Transcript) -> list[int]:
-        """Positions that belong to the conversation itself; one a chip, at its last token.
-
-        A character of several tokens is read where the target has seen all of it.
-        """
-        last: dict[int, int] = {}
-        for token in transcript.tokens:
-            if token.section == Section.CONTENT:
-                last[token.chip] = token.position
-        return sorted(last.values())
+        """See `nla_core.readings.content_positions`."""
+        return content_positions(transcript)
 
     def explain(
         self,
@@ -181,48 +150,69 @@ class Explainer:
         scored by the AR as soon as it is whole. Raises NLAError for a position out of range or an
         unusable vector, Cancelled between decode steps; what was yielded stays valid.
         """
-        wanted = [
-            (i, position, sample)
-            for i, places in enumerate(positions)
-            for position in self._checked(transcripts[i], places)
-            for sample in range(samples)
-        ]
-        seeds = [
-            derive_seed(seed, transcripts[i].transcript_id, position, sample)
-            for i, position, sample in wanted
-        ]
-        done = 0
+        owners, wanted = [], []
+        for i, places in enumerate(positions):
+            transcript = transcripts[i]
+            for position in self._checked(transcript, places):
+                for sample in range(samples):
+                    own = derive_seed(seed, transcript.transcript_id, position, sample)
+                    owners.append(i)
+                    wanted.append(Wanted(transcript, position, sample, own))
+        made = self.explain_each(
+            wanted,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            cancelled=cancelled,
+        )
         on_progress(0, len(wanted))
+        for done, (index, reading) in enumerate(made, start=1):
+            on_progress(done, len(wanted))
+            yield owners[index], reading
+
+    def explain_each(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        batch_size: int,
+        score_size: int | None = None,
+        cancelled: Callable[[], bool] = lambda: False,
+        still_wanted: Callable[[int], bool] = lambda _: True,
+        on_text: Callable[[int, Verbalization], None] = lambda index, text: None,
+    ) -> Iterator[tuple[int, Reading]]:
+        """Readings of any transcripts of this pair in shared batches: ``(index, reading)``.
+
+        ``on_text`` hears of each text when it is whole; its score comes with the reading, by
+        passes of the AR over ``score_size`` texts (a quarter of the batch). Rows that are no longer
+        wanted leave between decode steps. Raises as ``explain``.
+        """
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
-            vectors = torch.stack([transcripts[i].hidden[p] for i, p, _ in part])
+            vectors = torch.stack([w.transcript.hidden[w.position] for w in part])
             texts = self.loaded.verbalizer.verbalize(
                 vectors,
-                seeds=seeds[start : start + batch_size],
+                seeds=[w.seed for w in part],
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
                 batch_size=batch_size,
                 cancelled=cancelled,
+                wanted=partial(_shifted, still_wanted, start),
             )
-            for group in _groups(texts, max(1, batch_size // 4)):
-                yield from self._score(transcripts, part, vectors, seeds[start:], group)
-                done += len(group)
-                on_progress(done, len(wanted))
-            if cancelled() and done < len(wanted):
+            heard = _heard(texts, on_text, start)
+            for group in _groups(heard, score_size or max(1, batch_size // 4)):
+                for row, reading in self._score(part, vectors, group):
+                    yield start + row, reading
+            if cancelled() and start + batch_size < len(wanted):
                 raise Cancelled
 
     def reading_id(self, transcript_id: str, reading: Reading) -> str:
-        """A name that survives a rebuild: of transcript, pair, position, sample and seed."""
-        pair = f"{self.pair.pair_id}@{self.pair.revision}"
-        return short_hash([transcript_id, pair, reading.position, reading.sample, reading.seed])
+        """A name that survives a rebuild; see `nla_core.readings.reading_id`."""
+        return reading_id(self.pair.pair_id, self.pair.revision, transcript_id, reading)
 
     def _score(
-        self,
-        transcripts: Sequence[Transcript],
-        part: Sequence[tuple[int, int, int]],
-        vectors: Tensor,
-        seeds: Sequence[int],
-        texts: Sequence[Verbalization],
+        self, part: Sequence[Wanted], vectors: Tensor, texts: Sequence[Verbalization]
     ) -> Iterator[tuple[int, Reading]]:
         reference = self.pair.reference
         rows = [text.row for text in texts]
@@ -231,14 +221,14 @@ class Explainer:
             predicted, vectors[rows], mean=reference.mean, denominator=reference.rawvar
         )
         for k, text in enumerate(texts):
-            index, position, sample = part[text.row]
+            wanted = part[text.row]
             fve = float(scores.fve[k])
-            norm = transcripts[index].tokens[position].norm
+            norm = wanted.transcript.tokens[wanted.position].norm
             yield (
-                index,
+                text.row,
                 Reading(
-                    position=position,
-                    sample=sample,
+                    position=wanted.position,
+                    sample=wanted.sample,
                     explanation=text.text,
                     finish=text.finish,
                     n_tokens=text.n_tokens,
@@ -246,8 +236,8 @@ class Explainer:
                     cosine=float(scores.cosine[k]),
                     centred_cosine=float(scores.centred_cosine[k]),
                     fve=fve,
-                    flags=self._flags(position, norm, text.finish, fve),
-                    seed=seeds[text.row],
+                    flags=self._flags(wanted.position, norm, text.finish, fve),
+                    seed=wanted.seed,
                 ),
             )
 
@@ -272,7 +262,7 @@ class Explainer:
 
     def _transcript(
         self,
-        messages: Sequence[Message],
+        messages: Prompt,
         answer: Answer,
         pieces: Sequence[Piece],
         trace: Trace,
@@ -300,7 +290,7 @@ class Explainer:
             for t, piece in enumerate(pieces)
         ]
         reply = self.loaded.tokenizer.decode(answer.ids, skip_special_tokens=True)
-        said = [dict(m) for m in messages] + [{"role": "assistant", "content": reply}]
+        said = as_said(messages, reply)
         ids = [piece.token_id for piece in pieces]
         return Transcript(
             transcript_id=short_hash([self.pair.target, said, settings, ids]),
@@ -310,6 +300,18 @@ class Explainer:
             n_answer_tokens=len(answer.ids),
             answer_finish=answer.finish if answer.ids else "none",
         )
+
+
+def _shifted(still_wanted: Callable[[int], bool], start: int, row: int) -> bool:
+    return still_wanted(start + row)
+
+
+def _heard(
+    texts: Iterator[Verbalization], on_text: Callable[[int, Verbalization], None], start: int
+) -> Iterator[Verbalization]:
+    for text in texts:
+        on_text(start + text.row, text)
+        yield text
 
 
 def _groups(texts: Iterator[Verbalization], size: int) -> Iterator[list[Verbalization]]:
@@ -327,14 +329,3 @@ def _groups(texts: Iterator[Verbalization], size: int) -> Iterator[list[Verbaliz
         raise
     if group:
         yield group
-
-
-def short_hash(value: object) -> str:
-    """Twelve hex digits of a JSON-able value: the ids of transcripts and readings."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def derive_seed(seed: int, *parts: object) -> int:
-    """A seed of its own for every reading, whatever shard or batch it lands in."""
-    return int(short_hash([seed, *[str(p) for p in parts]]), 16) % math.floor(2**31)

@@ -1,32 +1,26 @@
 """One shard: prompts in, the rows of three tables out. A pure function of plan and models.
 
-Knows how transcripts and readings become rows, and that a prompt which cannot be processed becomes
-a row with its error. Does not know files, scheduling or progress bars. The decision a reader would
+Knows in which order a shard is worked through, and what is tried where a step fails. Does not know
+rows, files, scheduling or progress bars. The decision a reader would
 question: when a step fails for a whole shard, it is repeated prompt by prompt, so that only the one
 at fault loses its rows.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any, Protocol
 
 import pyarrow as pa
 
 from nla_core.errors import NLAError
 from nla_core.nla.layout import Message
-from nla_core.schema import TABLES, Status
-from nla_core.store.files import canonical_json
-from precompute.corpus import Prompt
+from nla_core.rows import Outcome, tables_of
 from precompute.plan import Settings, Shard, prompt_seeds
 
 Tick = Callable[[int, int], None]
 """Called with (readings finished, readings to do) of the shard at work."""
-
-Row = dict[str, Any]
 
 
 class ShardExplainer(Protocol):
@@ -59,17 +53,6 @@ class ShardExplainer(Protocol):
     def reading_id(self, transcript_id: str, reading: Any) -> str: ...
 
 
-@dataclass(slots=True)
-class _Outcome:
-    """What came of one prompt: a transcript or an error, and the readings that were made."""
-
-    prompt: Prompt
-    seed: int
-    transcript: Any = None
-    error: NLAError | None = None
-    readings: list[Any] = field(default_factory=list)
-
-
 def process(
     shard: Shard, settings: Settings, explainer: ShardExplainer, tick: Tick = lambda *_: None
 ) -> tuple[dict[str, pa.Table], int]:
@@ -79,17 +62,14 @@ def process(
     finished before are kept.
     """
     seeds = prompt_seeds(shard, settings.seed)
-    outcomes = [_Outcome(*pair) for pair in zip(shard.prompts, seeds, strict=True)]
+    outcomes = [Outcome(*pair) for pair in zip(shard.prompts, seeds, strict=True)]
     _transcribe(outcomes, settings, explainer)
     _explain([o for o in outcomes if o.error is None], settings, explainer, tick)
-    rows: dict[str, list[Row]] = {name: [] for name in TABLES}
-    for outcome in outcomes:
-        _add_rows(rows, outcome, settings, explainer)
-    tables = {name: pa.Table.from_pylist(rows[name], schema) for name, schema in TABLES.items()}
+    tables = tables_of(outcomes, explainer.reading_id, asdict(settings))
     return tables, sum(outcome.error is not None for outcome in outcomes)
 
 
-def _transcribe(outcomes: list[_Outcome], settings: Settings, explainer: ShardExplainer) -> None:
+def _transcribe(outcomes: list[Outcome], settings: Settings, explainer: ShardExplainer) -> None:
     """Fill in the transcript or the error of each outcome."""
     try:
         made = explainer.transcribe(
@@ -112,7 +92,7 @@ def _transcribe(outcomes: list[_Outcome], settings: Settings, explainer: ShardEx
 
 
 def _explain(
-    outcomes: list[_Outcome], settings: Settings, explainer: ShardExplainer, tick: Tick
+    outcomes: list[Outcome], settings: Settings, explainer: ShardExplainer, tick: Tick
 ) -> None:
     """Fill in the readings of all outcomes, together or, if that fails, each for itself."""
     if not outcomes:
@@ -138,48 +118,3 @@ def _explain(
             return
         for outcome in outcomes:
             _explain([outcome], settings, explainer, tick)
-
-
-def _add_rows(
-    rows: dict[str, list[Row]], outcome: _Outcome, settings: Settings, explainer: ShardExplainer
-) -> None:
-    prompt, transcript, error = outcome.prompt, outcome.transcript, outcome.error
-    messages = transcript.messages if transcript else prompt.messages
-    tokens = transcript.tokens if transcript else ()
-    readings = sorted(outcome.readings, key=lambda r: (r.position, r.sample))
-    transcript_id = transcript.transcript_id if transcript else _failed_id(outcome, settings)
-    n = len(readings)
-    rows["transcripts"].append(
-        {
-            "transcript_id": transcript_id,
-            "prompt_id": prompt.id,
-            "category": prompt.category,
-            "title": prompt.title,
-            "tags": list(prompt.tags),
-            "messages": json.dumps(list(messages), ensure_ascii=False),
-            "status": Status.ERROR if error else Status.OK,
-            "error": str(error) if error else None,
-            "n_tokens": len(tokens),
-            "n_answer_tokens": transcript.n_answer_tokens if transcript else 0,
-            "answer_finish": transcript.answer_finish if transcript else "none",
-            "n_readings": n,
-            "mean_fve": sum(r.fve for r in readings) / n if n else None,
-            "flagged_share": sum(bool(r.flags) for r in readings) / n if n else None,
-            "seed": outcome.seed,
-        }
-    )
-    rows["tokens"] += [{"transcript_id": transcript_id, **asdict(token)} for token in tokens]
-    rows["readings"] += [
-        {
-            "reading_id": explainer.reading_id(transcript_id, reading),
-            "transcript_id": transcript_id,
-            **asdict(reading),
-        }
-        for reading in readings
-    ]
-
-
-def _failed_id(outcome: _Outcome, settings: Settings) -> str:
-    """An id for a prompt that never became a transcript; stable over runs, like the others."""
-    content = ["error", outcome.prompt.id, outcome.prompt.messages, asdict(settings)]
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()[:12]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core import refs
+from nla_core import refs, views
 from precompute.cli import VERBS, Verb, build_parser
 from scripts.quote_eval import MARKER, documents, figures_of, look_up, quoted, reports, source_of
 from tests.test_import_rules import MODULES, imports
@@ -140,7 +140,7 @@ def test_wrong_commands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_readme_lists_the_verbs() -> None:
     listed = dict(
-        re.findall(r"^\| `(\w+)` \| (.+) \|$", section("Precompute a dataset"), re.MULTILINE)
+        re.findall(r"^\| `([\w-]+)` \| (.+) \|$", section("Precompute a dataset"), re.MULTILINE)
     )
     assert listed == {verb.name: verb.about for verb in VERBS}
 
@@ -281,7 +281,13 @@ def test_every_setting_is_documented() -> None:
 
 
 def test_every_link_parameter_is_documented() -> None:
-    for heading, params in (("Links", refs.PARAMS), ("Links to a search", refs.SEARCH_PARAMS)):
+    pages = {
+        "Links": refs.PARAMS,
+        "Links to a search": views.SEARCH_PARAMS,
+        "Links to a comparison": views.COMPARE_PARAMS,
+        "Links to an audit": views.AUDIT_PARAMS,
+    }
+    for heading, params in pages.items():
         rows = re.findall(r"^\| (`[^|]+`) \|", section(heading), re.MULTILINE)
         documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
         assert sorted(documented) == sorted(params)

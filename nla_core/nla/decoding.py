@@ -42,11 +42,13 @@ def decode(
     position_ids: Tensor | None = None,
     is_complete: Callable[[list[int]], bool] = lambda _: False,
     cancelled: Callable[[], bool] = lambda: False,
+    wanted: Callable[[int], bool] = lambda _: True,
 ) -> Iterator[Finished]:
     """Continue ``n`` rows from ``cache`` and their next-token ``logits`` ``[n, vocab]``.
 
     ``attention_mask`` ``[n, past]`` and ``position_ids`` ``[n]`` (of the next token) are needed
     only where rows are padded. A row's text depends on its own seed, not on its neighbours.
+    Rows for which ``wanted(row)`` turns false leave between steps, unfinished and unyielded.
     Raises Cancelled between steps when ``cancelled()`` turns true.
     """
     give_room(cache)
@@ -59,6 +61,8 @@ def decode(
         tokens = _pick(logits, temperature, [draws[r] for r in alive] if draws else [])
         keep: list[int] = []
         for slot, (row, token) in enumerate(zip(alive, tokens.tolist(), strict=True)):
+            if not wanted(row):
+                continue
             if token not in stop_ids:
                 written[row].append(token)
             if token in stop_ids or is_complete(written[row]):

@@ -12,9 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from nla_core.errors import NLAError
+from nla_core.prompts import Message
 from nla_core.schema import Role, Section
 
-Message = dict[str, str]
+__all__ = [
+    "Message",
+    "Piece",
+    "Prompt",
+    "as_said",
+    "begins_answer",
+    "pieces",
+    "prompt_ids",
+    "raw_pieces",
+    "with_answer",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +40,28 @@ class Piece:
     turn: int
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], list[Piece]]:
+Prompt = Sequence[Message] | str
+"""A conversation, or a plain text that is given to the model as it stands."""
+
+
+def prompt_ids(tokenizer: Any, messages: Prompt) -> tuple[list[int], list[Piece]]:
     """Render a conversation up to where the assistant answers; raises NLAError if it cannot be.
 
-    Template tokens count to the message they lead into; the last ones to the coming answer.
+    Template tokens count to the message they lead into; the last ones to the coming answer. Where
+    the assistant has the last word, its turn is left open, to be read or continued.
     """
+    if isinstance(messages, str):
+        ids = list(tokenizer(messages)["input_ids"])
+        return ids, raw_pieces(tokenizer, ids)
     if not getattr(tokenizer, "chat_template", None):
         return _plain_ids(tokenizer, messages)
     try:
+        begun = begins_answer(messages)
         text = tokenizer.apply_chat_template(
-            list(messages), add_generation_prompt=True, tokenize=False
+            list(messages),
+            add_generation_prompt=not begun,
+            continue_final_message=begun,
+            tokenize=False,
         )
     except Exception as error:  # templates raise whatever their author wrote
         raise NLAError(
@@ -57,12 +80,32 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> tuple[list[int], 
     return encoded["input_ids"], pieces(tokenizer, encoded["input_ids"], owners)
 
 
+def begins_answer(messages: Prompt) -> bool:
+    """Whether the assistant has begun to answer in what is given."""
+    return not isinstance(messages, str) and messages[-1]["role"] == Role.ASSISTANT
+
+
+def as_said(messages: Prompt, reply: str) -> list[Message]:
+    """The conversation with the answer as its last message; a plain text counts as the user's."""
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}, {"role": "assistant", "content": reply}]
+    said = [dict(message) for message in messages]
+    if begins_answer(messages):
+        said[-1]["content"] += reply
+        return said
+    return [*said, {"role": "assistant", "content": reply}]
+
+
 def with_answer(
-    tokenizer: Any, prompt: tuple[list[int], list[Piece]], answer_ids: Sequence[int]
+    tokenizer: Any,
+    prompt: tuple[list[int], list[Piece]],
+    answer_ids: Sequence[int],
+    turn: int | None = None,
 ) -> tuple[list[int], list[Piece]]:
-    """Append the assistant's tokens to a rendered prompt."""
+    """Append the assistant's tokens to a rendered prompt, as message ``turn`` (the last begun)."""
     ids, before = prompt
-    turn = before[-1].turn if before else 0
+    if turn is None:
+        turn = before[-1].turn if before else 0
     owner = (Role.ASSISTANT, Section.CONTENT, turn)
     offset = before[-1].chip + 1 if before else 0
     after = pieces(tokenizer, answer_ids, [owner] * len(answer_ids), first_chip=offset)

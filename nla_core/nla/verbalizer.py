@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -54,8 +55,11 @@ class Verbalizer(Protocol):
         max_new_tokens: int = 80,
         batch_size: int = 64,
         cancelled: Callable[[], bool] = lambda: False,
+        wanted: Callable[[int], bool] = lambda _: True,
     ) -> Iterator[Verbalization]:
         """Explain ``[n, d_model]`` raw vectors; yields rows as they finish.
+
+        Rows that are no longer ``wanted`` are given up between decode steps and never yielded.
 
         Raises NLAError for zero, NaN or infinite vectors, Cancelled between decode steps.
         """
@@ -84,12 +88,14 @@ class LocalVerbalizer:
         max_new_tokens: int = 80,
         batch_size: int = 64,
         cancelled: Callable[[], bool] = lambda: False,
+        wanted: Callable[[int], bool] = lambda _: True,
     ) -> Iterator[Verbalization]:
         """See Verbalizer. A row's text depends on its vector and seed, not on its batch."""
         scaled = scale_for_injection(vectors, self.sidecar.injection_scale)
         for start in range(0, len(scaled), batch_size):
             rows = scaled[start : start + batch_size]
             cache, logits = self._prefill(rows)
+            still = partial(_shifted, wanted, start)
             for done in decode(
                 self.model,
                 cache,
@@ -100,6 +106,7 @@ class LocalVerbalizer:
                 seeds=seeds[start : start + batch_size],
                 is_complete=self._is_complete,
                 cancelled=cancelled,
+                wanted=still,
             ):
                 text = self.tokenizer.decode(
                     [*self.slot.prefill_ids, *done.ids], skip_special_tokens=True
@@ -137,6 +144,10 @@ class LocalVerbalizer:
 
     def _is_complete(self, ids: list[int]) -> bool:
         return CLOSE_TAG in self.tokenizer.decode(ids[-TAIL_TOKENS:])
+
+
+def _shifted(wanted: Callable[[int], bool], start: int, row: int) -> bool:
+    return wanted(start + row)
 
 
 def strip_tags(text: str) -> tuple[str, bool]:

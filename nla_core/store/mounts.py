@@ -17,12 +17,21 @@ PROJECT: Final = Path(__file__).resolve().parents[2]
 DATA_VARIABLE: Final = "NLA_DATA"
 """Folders of datasets, parted as in PATH; the first one is what a link without a dataset means."""
 
+RUNS_VARIABLE: Final = "NLA_RUNS"
+"""Folder of on-demand runs: one dataset each."""
+
+
+def runs_home() -> Path:
+    """Where on-demand runs are kept and published."""
+    named = os.environ.get(RUNS_VARIABLE)
+    return Path(named) if named else PROJECT / "data/runs"
+
 
 def mounted() -> dict[str, Path]:
     """Roots by name, the default one first; whether they can be opened is not looked at."""
     named = os.environ.get(DATA_VARIABLE) or ""
     roots = [Path(part) for part in named.split(os.pathsep) if part] or [PROJECT / "data/demo"]
-    runs = sorted(path.parent for path in (PROJECT / "data/runs").glob(f"*/{CURRENT}"))
+    runs = sorted(path.parent for path in runs_home().glob(f"*/{CURRENT}"))
     return {root.name: root for root in [*reversed(runs), *reversed(roots)][::-1]}
 
 

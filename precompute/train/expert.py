@@ -24,6 +24,7 @@ import pandas as pd
 from torch import Tensor
 
 from nla_core.errors import NLAError
+from nla_core.memory import fitting
 from nla_core.metrics import rawvar
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.reconstructor import Reconstructor
@@ -34,7 +35,6 @@ from precompute.output import say
 from precompute.progress import duration
 from precompute.train.examples import Examples
 from precompute.train.halves import Halves, load_reconstructor, load_verbalizer
-from precompute.train.memory import fitting
 from precompute.train.record import RECORD as DATA_RECORD
 from precompute.train.sampling import Sampling, draw, errors
 

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from nla_core.errors import NLAError
+from nla_core.memory import fitting
 from nla_core.nla.families import parts_of
 from precompute.output import say
 from precompute.train.examples import Examples
-from precompute.train.memory import fitting
 from precompute.train.state import (
     BEST,
     MasterWeights,

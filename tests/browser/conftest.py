@@ -68,7 +68,11 @@ def visit(window: Any, address: str) -> Iterator[Callable[..., Any]]:
         if said.type == "error" and not probe:
             complaints.append(f"{said.text} ({said.location['url']})")
 
-    def open_page(path: str, *, width: int = 1280, height: int = 860, **options: Any) -> Any:
+    own = address
+
+    def open_page(
+        path: str, *, address: str = own, width: int = 1280, height: int = 860, **options: Any
+    ) -> Any:
         context = window.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nla_core import prompts
 from nla_core.errors import NLAError
 from precompute import corpus
 from precompute.corpus import read_corpus
@@ -123,7 +124,7 @@ def test_an_empty_file(tmp_path: Path, content: str) -> None:
 def test_oversized_file_and_line(
     tmp_path: Path, corpus_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(corpus, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(prompts, "MAX_LINE_BYTES", 200)
     with pytest.raises(NLAError, match=r"line 4, the line has \d+ bytes and the limit is 200"):
         read_corpus([corpus_file])
     monkeypatch.setattr(corpus, "MAX_FILE_BYTES", 100)

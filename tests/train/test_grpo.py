@@ -134,7 +134,7 @@ def test_the_gradient_is_that_of_the_surrogate(toy: Path) -> None:
 
 
 def test_a_full_gpu_halves_what_is_learned_at_a_time(
-    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    toy: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     honest = Policy.log_probs
 
@@ -148,7 +148,7 @@ def test_a_full_gpu_halves_what_is_learned_at_a_time(
     monkeypatch.setattr(Policy, "log_probs", small)
     learner, _ = _one_step(toy, 12, settings)
     assert learner.micro_batch == 3
-    assert "going on with 3 rows" in capsys.readouterr().err
+    assert "going on with 3 rows" in caplog.text
     pairs = zip(learner.weights["av"].seen, expected.weights["av"].seen, strict=True)
     assert all(torch.allclose(a, b, atol=1e-5, rtol=1e-3) for a, b in pairs)
 

@@ -1,0 +1,106 @@
+"""What a transcript and a reading are while they are made, and names that survive a rebuild.
+
+Knows the fields, which are the columns of `nla_core.schema`, and how ids and seeds follow from
+content. Knows no model and no file. The decision a reader would question: a seed is derived for
+every reading from what it is a reading of, so that a text does not depend on the batch, the shard
+or the visitor it was made for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nla_core.prompts import Message
+from nla_core.schema import Section
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One position of a transcript; fields are the columns of ``schema.TOKENS``."""
+
+    position: int
+    token_id: int
+    chip: int
+    text: str
+    role: str
+    section: str
+    turn: int
+    norm: float
+    norm_pct: float
+    surprisal: float | None
+    top_tokens: tuple[str, ...]
+    top_probs: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A conversation as the target read and continued it: what is shown and published of it."""
+
+    transcript_id: str
+    messages: tuple[Message, ...]  # the answer is the last one
+    tokens: tuple[Token, ...]
+    n_answer_tokens: int
+    answer_finish: str  # "stop" | "length" | "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript(Said):
+    """What was said, and what the target held at every token of it."""
+
+    hidden: Tensor  # [token, d_model] float32, output of block K
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the AV says of one vector, and how well the AR gets the vector back from it.
+
+    Fields are the columns of ``schema.READINGS`` without the ids.
+    """
+
+    position: int
+    sample: int
+    explanation: str
+    finish: str
+    n_tokens: int
+    mse_nrm: float
+    cosine: float
+    centred_cosine: float
+    fve: float
+    flags: tuple[str, ...]
+    seed: int
+
+
+def content_positions(said: Said) -> list[int]:
+    """Positions that belong to the conversation itself; one a chip, at its last token.
+
+    A character of several tokens is read where the target has seen all of it.
+    """
+    last: dict[int, int] = {}
+    for token in said.tokens:
+        if token.section == Section.CONTENT:
+            last[token.chip] = token.position
+    return sorted(last.values())
+
+
+def short_hash(value: object) -> str:
+    """Twelve hex digits of a JSON-able value: the ids of transcripts and readings."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def derive_seed(seed: int, *parts: object) -> int:
+    """A seed of its own for every reading, whatever shard or batch it lands in."""
+    return int(short_hash([seed, *[str(p) for p in parts]]), 16) % math.floor(2**31)
+
+
+def reading_id(pair_id: str, revision: str, transcript_id: str, reading: Reading) -> str:
+    """A name that survives a rebuild: of transcript, pair, position, sample and seed."""
+    pair = f"{pair_id}@{revision}"
+    return short_hash([transcript_id, pair, reading.position, reading.sample, reading.seed])

@@ -1,0 +1,337 @@
+"""The one place where runs change: work is handed out under a lease, and results are taken in.
+
+Knows the lock, the runs, who holds which work, and what becomes of work that does not come back.
+Knows no model and starts no thread. The decision a reader would question: results are taken only
+from a lease that still holds; a thread that was given up may wake at any time, and what it then
+says must not touch a run that somebody else has gone on with.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nla_core.errors import NLAError
+from nla_core.readings import Reading, Transcript
+from nla_core.runs import journal
+from nla_core.runs.journal import RunFolder
+from nla_core.runs.schedule import Capacity, Explain, PairKey, Rotation, Transcribe, Work, pair_key
+from nla_core.runs.state import Run, RunState, Unit, reason_of
+
+LOG = logging.getLogger(__name__)
+MAX_STRIKES = 2
+KEPT_RUNS = 64
+"""Runs that ended and are kept in memory, for pages that are still looking at them."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """Work that one worker holds. ``holds`` turns false when it is taken away."""
+
+    work: Work
+    holds: bool = True
+    beat: float = field(default_factory=time.monotonic)
+
+    @property
+    def key(self) -> PairKey:
+        return pair_key(self.work.lead)
+
+
+class Desk:
+    """Runs by id, guarded by one lock; every method may be called from any thread."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.changed = threading.Condition(threading.RLock())
+        self.runs: dict[str, Run] = {}
+        self.publishable: list[str] = []
+        self._rotation = Rotation()
+        self._leases: set[Lease] = set()
+
+    def folder(self, run_id: str) -> RunFolder:
+        return RunFolder(self.home / run_id)
+
+    def open_runs(self) -> list[Run]:
+        with self.changed:
+            return sorted((r for r in self.runs.values() if r.is_open), key=lambda r: r.created)
+
+    # ---- work out --------------------------------------------------------------------------------
+
+    def take(self, capacity: Capacity, loaded: PairKey | None, wait_s: float) -> Lease | None:
+        """The next work, under a lease; None if there is none within ``wait_s``."""
+        with self.changed:
+            work = self._next(capacity, loaded)
+            if work is None:
+                self.changed.wait(wait_s)
+                work = self._next(capacity, loaded)
+            if work is None:
+                return None
+            lease = Lease(work)
+            self._leases.add(lease)
+            for run, token in _tokens(work):
+                run.leased.add(token)
+                self._begin(run)
+            return lease
+
+    def others_wait(self, loaded: PairKey | None) -> bool:
+        """Whether a run of another pair has work."""
+        with self.changed:
+            return any(run.has_work and pair_key(run) != loaded for run in self.runs.values())
+
+    def _next(self, capacity: Capacity, loaded: PairKey | None) -> Work | None:
+        working = [run for run in self.open_runs() if run.has_work]
+        return self._rotation.next(working, capacity, loaded)
+
+    def _begin(self, run: Run) -> None:
+        if run.state is RunState.QUEUED:
+            run.state = RunState.RUNNING
+            run.started = run.started or time.time()
+            self._record(run)
+
+    # ---- results in ------------------------------------------------------------------------------
+
+    def wants(self, lease: Lease, run: Run) -> bool:
+        """A sign of life, and whether to go on with this run."""
+        lease.beat = time.monotonic()
+        return lease.holds and run.is_open
+
+    def transcribed(
+        self, lease: Lease, run: Run, index: int, transcript: Transcript, chosen: Sequence[int]
+    ) -> None:
+        """Prompt ``index`` was read; ``chosen`` positions of it are to be explained."""
+        count = len(transcript.tokens)
+        units = tuple(
+            Unit(index, position, sample)
+            for position in chosen
+            for sample in range(run.request.samples)
+        )
+        beyond = [unit for unit in units if unit.position >= count]
+        with _Taking(self, lease, run, {index}) as taken:
+            if taken:
+                self.folder(run.run_id).write_transcript(index, transcript)
+                run.transcripts[index] = transcript
+                why = f"The text has only {count} tokens: the answer ended before this position."
+                self._fail_units(run, beyond, why)
+                run.add_transcript(index, transcript, units)
+
+    def prompt_failed(self, lease: Lease, run: Run, index: int, error: BaseException) -> None:
+        with _Taking(self, lease, run, {index}) as taken:
+            if taken:
+                why = reason_of(error)
+                self.folder(run.run_id).append([journal.prompt_line(index, why)])
+                run.add_prompt_failure(index, why)
+
+    def told(self, lease: Lease, run: Run, unit: Unit, text: str, finish: str) -> None:
+        """A text is whole; its score comes later."""
+        with self.changed:
+            lease.beat = time.monotonic()
+            if lease.holds and unit in run.leased:
+                run.add_text(unit, text, finish)
+                self.changed.notify_all()
+
+    def explained(self, lease: Lease, made: Iterable[tuple[Run, Unit, Reading]]) -> None:
+        """Readings with their scores, a group at a time."""
+        by_run: dict[str, list[tuple[Unit, Reading]]] = {}
+        for run, unit, reading in made:
+            by_run.setdefault(run.run_id, []).append((unit, reading))
+        for run_id, group in by_run.items():
+            run = self.runs[run_id]
+            with _Taking(self, lease, run, {unit for unit, _ in group}) as taken:
+                fresh = [(unit, reading) for unit, reading in group if unit in taken]
+                if fresh:
+                    lines = [journal.reading_line(*pair) for pair in fresh]
+                    self.folder(run_id).append(lines)
+                for unit, reading in fresh:
+                    run.add_reading(unit, reading)
+
+    def unit_failed(self, lease: Lease, run: Run, unit: Unit, error: BaseException) -> None:
+        with _Taking(self, lease, run, {unit}) as taken:
+            if taken:
+                self._fail_units(run, [unit], reason_of(error))
+
+    def still_leased(self, lease: Lease) -> list[tuple[Run, Unit]]:
+        """The readings of a lease that have not come in."""
+        with self.changed:
+            if not lease.holds or not isinstance(lease.work, Explain):
+                return []
+            return [(run, unit) for run, unit in lease.work.items if unit in run.leased]
+
+    def finish(self, lease: Lease, *, blame: bool = False) -> None:
+        """The worker is through: what did not come in is to be done again.
+
+        With ``blame`` it broke off over it: then suspects go into ever smaller batches, and one
+        that was alone ``MAX_STRIKES`` times is given up.
+        """
+        with self.changed:
+            if not lease.holds:
+                return
+            lease.holds = False
+            self._leases.discard(lease)
+            left = [(run, token) for run, token in _tokens(lease.work) if token in run.leased]
+            for run, token in reversed(left):
+                run.leased.discard(token)
+                try:
+                    if blame and self._strike(run, token, len(left)):
+                        continue
+                except NLAError as error:
+                    self._fail_run(run, error)
+                if isinstance(token, Unit):
+                    run.pending.appendleft(token)
+                else:
+                    run.untranscribed.appendleft(token)
+            for run in {id(run): run for run, _ in _tokens(lease.work)}.values():
+                self._settle(run)
+            self.changed.notify_all()
+
+    def transcript(self, run: Run, index: int) -> Transcript:
+        """With its vectors, from memory or from the disk. Raises NLAError where both lack it."""
+        with self.changed:
+            found = run.transcripts.get(index)
+        found = found or self.folder(run.run_id).read_transcript(index)
+        if found is None:
+            raise NLAError(
+                f"The vectors of prompt {index + 1} are gone",
+                why=f"the files under {self.home / run.run_id} are missing or damaged",
+                fix="Delete the run and start it again",
+            )
+        with self.changed:
+            run.transcripts[index] = found
+        return found
+
+    def published(self, run: Run, version: str, n_readings: int) -> None:
+        """A version with this many readings is there."""
+        with self.changed:
+            run.version, run.n_published, run.error = version, n_readings, None
+            if run.run_id in self.publishable:
+                self.publishable.remove(run.run_id)
+            if run.state is RunState.PUBLISHING:
+                run.state, run.finished = RunState.DONE, time.time()
+            self._record(run)
+            self._settle(run)
+            self._evict()
+            self.changed.notify_all()
+
+    def fail_runs(self, key: PairKey, error: NLAError) -> None:
+        """All open runs of a pair end here, with a reason; what is finished is kept."""
+        with self.changed:
+            for run in self.open_runs():
+                if pair_key(run) == key:
+                    self._fail_run(run, error)
+            self.changed.notify_all()
+
+    # ---- states ----------------------------------------------------------------------------------
+
+    def settle(self, run: Run) -> None:
+        """To be called where something about a run was changed from outside."""
+        with self.changed:
+            self._settle(run)
+            self.changed.notify_all()
+
+    def record(self, run: Run) -> None:
+        """Write the record; raises NLAError where the disk refuses."""
+        with self.changed:
+            self.folder(run.run_id).write_record(run)
+
+    def _fail_units(self, run: Run, units: Sequence[Unit], why: str) -> None:
+        if units:
+            lines = [journal.failure_line(unit, why) for unit in units]
+            self.folder(run.run_id).append(lines)
+        for unit in units:
+            run.add_failure(unit, why)
+
+    def _strike(self, run: Run, token: Unit | int, together: int) -> bool:
+        """One more suspicion; whether that was one too many."""
+        if isinstance(token, Unit):
+            run.together[token] = max(1, min(run.together.get(token, together), together) // 2)
+        else:
+            run.alone.add(token)
+        if together > 1:
+            return False
+        run.strikes[token] = run.strikes.get(token, 0) + 1
+        if run.strikes[token] < MAX_STRIKES:
+            return False
+        why = f"The worker broke off over it {run.strikes[token]} times."
+        if isinstance(token, Unit):
+            self._fail_units(run, [token], why)
+        else:
+            self.folder(run.run_id).append([journal.prompt_line(token, why)])
+            run.add_prompt_failure(token, why)
+        return True
+
+    def _settle(self, run: Run) -> None:
+        """What follows from what is done: publish, give up, or nothing yet."""
+        if run.is_open and run.is_complete:
+            if run.readings:
+                run.state = RunState.PUBLISHING
+            else:
+                run.state = RunState.FAILED
+                run.finished = time.time()
+                run.error = run.error or "No reading could be made; the list of failures says why."
+            self._record(run)
+        news = run.state is RunState.PUBLISHING or len(run.readings) > run.n_published
+        ended = not run.is_open and not run.leased and run.state is not RunState.DONE
+        if ended and run.readings and news and run.run_id not in self.publishable:
+            self.publishable.append(run.run_id)
+        for index in [i for i in run.transcripts if run.is_read(i)]:
+            del run.transcripts[index]  # the disk still has it
+
+    def _fail_run(self, run: Run, error: NLAError) -> None:
+        LOG.warning("%s failed: %s", run.run_id, error)
+        run.state, run.error, run.finished = RunState.FAILED, str(error), time.time()
+        self._record(run)
+        self._settle(run)
+
+    def _evict(self) -> None:
+        """Runs that ended long ago are read from the disk when somebody asks for them."""
+        ended = [
+            r for r in self.runs.values() if not r.is_open and r.run_id not in self.publishable
+        ]
+        ended.sort(key=lambda run: run.finished or 0.0)
+        for run in ended[:-KEPT_RUNS]:
+            if not run.leased:
+                del self.runs[run.run_id]
+
+    def _record(self, run: Run) -> None:
+        """A record that cannot be written is not worth a run: the journal is what counts."""
+        try:
+            self.folder(run.run_id).write_record(run)
+        except NLAError as error:
+            LOG.warning("%s", error)
+
+
+class _Taking:
+    """Results of one run under the lock: gives those tokens that the lease still holds.
+
+    A disk that refuses ends the run, and not the worker.
+    """
+
+    def __init__(self, desk: Desk, lease: Lease, run: Run, tokens: Iterable[Unit | int]) -> None:
+        self.desk, self.lease, self.run, self.tokens = desk, lease, run, set(tokens)
+
+    def __enter__(self) -> set[Unit | int]:
+        self.desk.changed.acquire()
+        self.lease.beat = time.monotonic()
+        return self.tokens & self.run.leased if self.lease.holds else set()
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> bool:
+        try:
+            if self.lease.holds and error is None:
+                self.run.leased -= self.tokens
+            refused = isinstance(error, NLAError)
+            if refused and self.run.is_open:
+                self.desk._fail_run(self.run, error)  # type: ignore[arg-type]
+            self.desk._settle(self.run)
+            self.desk.changed.notify_all()
+            return refused
+        finally:
+            self.desk.changed.release()
+
+
+def _tokens(work: Work) -> list[tuple[Run, Unit | int]]:
+    if isinstance(work, Transcribe):
+        return [(work.run, index) for index in work.prompts]
+    return list(work.items)

@@ -1,0 +1,313 @@
+"""Prompts out of an uploaded file: what kind it is, how much of it is read, what is wrong with it.
+
+Knows text, Markdown, JSON lines, CSV and Parquet by suffix, and that a suffix can lie. Does not
+know the queue or any tokenizer. The decision a reader would question: mistakes are collected and
+told by line beside the prompts that can be read, so that a page can show both; only ``require``
+turns them into a refusal, and it does so for the whole file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import Any, Final, Literal
+
+from nla_core.errors import NLAError
+from nla_core.prompts import json_of, messages_of, shown, text_of
+from nla_core.runs.request import RunPrompt
+from nla_core.runs.settings import Limits
+from nla_core.runs.tables import csv_rows, parquet_rows
+from nla_core.store.files import sha256_json
+
+Split = Literal["file", "line", "paragraph"]
+Row = tuple[str, Mapping[str, Any]]
+"""Where it stands, and its values by column."""
+
+SHOWN_PROBLEMS: Final = 5
+MOST_PROBLEMS: Final = 100
+"""After so many, the rest of a file is not looked at."""
+SUFFIXES: Final = (".txt", ".md", ".jsonl", ".csv", ".parquet")
+SPLITS: Final[dict[str, Split]] = {".txt": "line", ".md": "file"}
+TEXT_COLUMNS: Final = ("prompt", "text", "question", "input", "content")
+TITLE_COLUMNS: Final = ("title", "name", "id")
+
+_MAGIC: Final = {
+    b"PAR1": "a Parquet file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+    b"\xd0\xcf\x11\xe0": "an Office document",
+    b"SQLite format 3": "a database",
+    b"\x28\xb5\x2f\xfd": "a Zstandard archive",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column holds what; a row needs ``messages`` or ``text``. None: not in this file."""
+
+    text: str | None = None
+    messages: str | None = None
+    system: str | None = None
+    title: str | None = None
+
+    @classmethod
+    def guess(cls, names: tuple[str, ...]) -> Columns:
+        """From the names that files use most."""
+        by_name = {name.strip().casefold(): name for name in reversed(names)}
+
+        def first(*wanted: str) -> str | None:
+            return next((by_name[name] for name in wanted if name in by_name), None)
+
+        return cls(first(*TEXT_COLUMNS), first("messages"), first("system"), first(*TITLE_COLUMNS))
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What a file holds. ``problems`` are the first ones, each with its line; ``repeated`` counts
+    prompts that stand in it more than once and were taken once."""
+
+    name: str
+    columns: tuple[str, ...]
+    mapping: Columns
+    prompts: tuple[RunPrompt, ...]
+    problems: tuple[str, ...]
+    n_problems: int
+    repeated: int
+
+    def require(self) -> tuple[RunPrompt, ...]:
+        """The prompts of a file without mistakes. Raises NLAError with the first ones."""
+        if self.n_problems:
+            more = self.n_problems - len(self.problems)
+            raise NLAError(
+                f"{self.name} has mistakes and nothing was queued",
+                why="; ".join(self.problems) + (f"; and {more} more" if more else ""),
+                fix="Correct these lines, or choose other columns",
+            )
+        return self.prompts
+
+
+@dataclass(slots=True)
+class _Reading:
+    """Prompts and problems as they are found."""
+
+    limits: Limits
+    prompts: list[RunPrompt] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    n_problems: int = 0
+    repeated: int = 0
+    seen: set[str] = field(default_factory=set)
+
+    def take(self, where: str, make: Callable[[], RunPrompt]) -> None:
+        try:
+            prompt = replace(make(), where=where)
+            if prompt.n_characters > self.limits.prompt_characters:
+                raise ValueError(
+                    f"has {prompt.n_characters:,} characters and the limit prompt_characters is "
+                    f"{self.limits.prompt_characters:,}"
+                )
+        except ValueError as error:
+            self.problem(f"{where}, {error}")
+            return
+        key = sha256_json([prompt.text, list(prompt.messages)])
+        if key in self.seen:
+            self.repeated += 1
+            return
+        self.seen.add(key)
+        self.prompts.append(prompt)
+
+    def problem(self, text: str) -> None:
+        self.n_problems += 1
+        if len(self.problems) < SHOWN_PROBLEMS:
+            self.problems.append(text)
+
+
+def read_upload(
+    name: str,
+    data: bytes,
+    limits: Limits,
+    *,
+    mapping: Columns | None = None,
+    split: Split | None = None,
+) -> Upload:
+    """Prompts of one file; ``mapping`` belongs to tables, ``split`` to plain texts.
+
+    Raises NLAError for a file that cannot be read at all: of another kind than its name says, too
+    large, with too many rows or prompts.
+    """
+    name = PurePath(name.replace("\\", "/")).name or "The file"
+    suffix = PurePath(name).suffix.lower()
+    _check(name, suffix, data, limits)
+    reading = _Reading(limits)
+    columns: tuple[str, ...] = ()
+    if suffix in (".txt", ".md"):
+        mapping = mapping or Columns()
+        for where, text in _pieces(name, _decoded(name, data), split or SPLITS[suffix], limits):
+            reading.take(where, lambda text=text: _plain(text))  # type: ignore[misc]
+            if _enough(name, reading, limits):
+                break
+    else:
+        columns, rows = _rows(name, suffix, data, limits, reading)
+        mapping = mapping or Columns.guess(columns)
+        _known(name, mapping, columns)
+        chosen = mapping
+        for where, row in rows:
+            reading.take(where, lambda row=row: _prompt(row, chosen))  # type: ignore[misc]
+            if _enough(name, reading, limits):
+                break
+    if not reading.prompts and not reading.n_problems:
+        raise NLAError(f"{name} holds no prompt", why="it has no line with text", fix="Add one")
+    return Upload(
+        name=name,
+        columns=columns,
+        mapping=mapping,
+        prompts=tuple(reading.prompts),
+        problems=tuple(reading.problems),
+        n_problems=reading.n_problems,
+        repeated=reading.repeated,
+    )
+
+
+def _check(name: str, suffix: str, data: bytes, limits: Limits) -> None:
+    if suffix not in SUFFIXES:
+        raise NLAError(
+            f"{name} cannot be read",
+            why=f"its name ends with “{suffix[:20]}”",
+            fix=f"Upload one of {', '.join(SUFFIXES)}",
+        )
+    if len(data) > limits.upload_bytes:
+        raise NLAError(
+            f"{name} is too large",
+            why=f"it has {len(data):,} bytes and the limit upload_bytes is {limits.upload_bytes:,}",
+            fix="Split it",
+        )
+    found = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    if suffix == ".parquet":
+        if not (data.startswith(b"PAR1") and data.endswith(b"PAR1")):
+            raise _lies(name, "a Parquet file", found or "something else, or cut short")
+    elif found is not None or b"\x00" in data:
+        raise _lies(name, "a text file", found or "binary data")
+
+
+def _lies(name: str, expected: str, found: str) -> NLAError:
+    return NLAError(
+        f"{name} is not what its name says",
+        why=f"expected {expected}, found {found}",
+        fix="Upload the file under the name of its kind",
+    )
+
+
+def _decoded(name: str, data: bytes) -> str:
+    try:
+        return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise NLAError(
+            f"{name} is not UTF-8",
+            why=f"line {line} holds the byte 0x{data[error.start]:02x}",
+            fix="Save it as UTF-8",
+        ) from None
+
+
+def _pieces(name: str, text: str, split: Split, limits: Limits) -> Iterator[tuple[str, str]]:
+    """Texts with where they begin; blank ones are skipped."""
+    if split == "file":
+        yield name, text
+        return
+    lines = text.split("\n")
+    _require_rows(name, len(lines), limits)
+    if split == "line":
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                yield f"{name} line {number}", line
+        return
+    begun: list[str] = []
+    first = 1
+    for number, line in enumerate([*lines, ""], start=1):
+        if line.strip():
+            first = first if begun else number
+            begun.append(line)
+        elif begun:
+            yield f"{name} line {first}", "\n".join(begun)
+            begun = []
+
+
+def _rows(
+    name: str, suffix: str, data: bytes, limits: Limits, reading: _Reading
+) -> tuple[tuple[str, ...], Iterator[Row]]:
+    """The columns of a table, and its rows."""
+    if suffix == ".parquet":
+        return parquet_rows(name, data, limits)
+    if suffix == ".csv":
+        return csv_rows(name, _decoded(name, data), limits, reading.problem)
+    numbered = enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1)
+    lines = [(f"{name} line {number}", line) for number, line in numbered if line.strip()]
+    _require_rows(name, len(lines), limits)
+    rows: list[Row] = []
+    for where, line in lines:
+        try:
+            value = json_of(line)
+            if isinstance(value, str):
+                value = {"text": value}
+            if not isinstance(value, dict):
+                raise ValueError(f"expected a JSON object or a text, found {shown(value)}")
+            rows.append((where, value))
+        except ValueError as error:
+            reading.problem(f"{where}, {error}")
+    return tuple(dict.fromkeys(key for _, row in rows for key in row)), iter(rows)
+
+
+def _require_rows(name: str, found: int, limits: Limits) -> None:
+    if found > limits.upload_rows:
+        raise NLAError(
+            f"{name} has too many lines",
+            why=f"it has {found:,} and the limit upload_rows is {limits.upload_rows:,}",
+            fix=f"Split it; a run takes up to {limits.prompts} prompts",
+        )
+
+
+def _enough(name: str, reading: _Reading, limits: Limits) -> bool:
+    """Whether to stop looking. Raises NLAError for more prompts than a run takes."""
+    if len(reading.prompts) > limits.prompts:
+        raise NLAError(
+            f"{name} holds too many prompts",
+            why=f"there are more than {limits.prompts}, which is the limit prompts",
+            fix=f"Split it into files of up to {limits.prompts}",
+        )
+    return reading.n_problems >= MOST_PROBLEMS
+
+
+def _known(name: str, mapping: Columns, columns: tuple[str, ...]) -> None:
+    chosen = [c for c in (mapping.text, mapping.messages, mapping.system, mapping.title) if c]
+    missing = [column for column in chosen if column not in columns]
+    if missing or not (mapping.text or mapping.messages) and columns:
+        raise NLAError(
+            f"{name} has no column “{missing[0][:60]}”"
+            if missing
+            else f"It is not clear which column of {name} holds the prompts",
+            why=f"its columns are {', '.join(c[:40] for c in columns[:20])}",
+            fix="Choose the column that holds messages or texts",
+        )
+
+
+def _prompt(row: Mapping[str, Any], mapping: Columns) -> RunPrompt:
+    """One prompt. Raises ValueError that begins with the field."""
+    title = row.get(mapping.title) if mapping.title else None
+    label = str(title) if isinstance(title, str | int) else ""
+    if mapping.messages and row.get(mapping.messages) is not None:
+        value = row[mapping.messages]
+        value = json_of(value.encode()) if isinstance(value, str) else value
+        return RunPrompt(messages=messages_of(value, may_answer=True), title=label)
+    if mapping.text is None:
+        raise ValueError(f"field '{mapping.messages}' is missing")
+    asked = text_of(row.get(mapping.text), mapping.text)
+    system = row.get(mapping.system) if mapping.system else None
+    before = [{"role": "system", "content": text_of(system, "system")}] if system else []
+    return RunPrompt(messages=(*before, {"role": "user", "content": asked}), title=label)
+
+
+def _plain(text: str) -> RunPrompt:
+    return RunPrompt(messages=({"role": "user", "content": text_of(text.strip(), "text")},))

@@ -1,0 +1,90 @@
+"""Threads that die or fall silent are replaced; what they held is done by others.
+
+Knows workers, the publisher, and how long silence may last. Knows no model and no run. The decision
+a reader would question: a thread cannot be killed in Python, so one that hangs is left behind: its
+lease is taken away, it ends at its next step if it ever gets there, and the new worker loads the
+models afresh, since those of a hung thread may still be in use.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from nla_core.runs.desk import Desk
+from nla_core.runs.publishing import Publisher
+from nla_core.runs.settings import WorkerSettings
+from nla_core.runs.shelf import Shelf
+from nla_core.runs.worker import Worker
+
+LOG = logging.getLogger(__name__)
+LOOK_SECONDS: Final = 0.5
+
+
+class Watchdog(threading.Thread):
+    """One worker a device, and one publisher: always there until ``stop``."""
+
+    def __init__(
+        self,
+        desk: Desk,
+        settings: WorkerSettings,
+        make_shelf: Callable[[str], Shelf],
+        make_worker: Callable[[Shelf], Worker],
+        make_publisher: Callable[[], Publisher],
+    ) -> None:
+        super().__init__(name="runs-watchdog", daemon=True)
+        self.desk, self.settings = desk, settings
+        self._make_shelf, self._make_worker = make_shelf, make_worker
+        self._make_publisher = make_publisher
+        self._stopping = threading.Event()
+        self.workers = [make_worker(make_shelf(name)) for name in settings.device_names]
+        self.publisher = make_publisher()
+        self.n_replaced = 0
+
+    def run(self) -> None:
+        for thread in (*self.workers, self.publisher):
+            thread.start()
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                LOG.exception("The watchdog stumbled")
+
+    def look(self) -> None:
+        """Replace what is dead or silent."""
+        for slot, worker in enumerate(self.workers):
+            silent, loading = worker.silent_for()
+            limit = self.settings.load_s if loading else self.settings.stall_s
+            if not worker.is_alive():
+                LOG.error("The worker of %s died and is replaced", worker.shelf.device)
+                self._replace(slot, worker, worker.shelf)
+            elif silent > limit:
+                LOG.error("The worker of %s gave no sign for %.0f s", worker.shelf.device, silent)
+                self._replace(slot, worker, self._make_shelf(worker.shelf.device))
+        if not self.publisher.is_alive():
+            LOG.error("The publisher died and is replaced")
+            self.publisher = self._make_publisher()
+            self.publisher.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask all threads to end, and wait for them; what they held is done at the next start."""
+        self._stopping.set()
+        for worker in self.workers:
+            worker.retire()
+        self.publisher.stop()
+        with self.desk.changed:
+            self.desk.changed.notify_all()
+        for thread in (self, *self.workers, self.publisher):
+            if thread.is_alive():
+                thread.join(timeout_s)
+
+    def _replace(self, slot: int, worker: Worker, shelf: Shelf) -> None:
+        worker.retire()
+        self.workers[slot] = self._make_worker(shelf)
+        self.workers[slot].batch_size = worker.batch_size
+        if worker.lease is not None:
+            self.desk.finish(worker.lease, blame=True)
+        self.n_replaced += 1
+        self.workers[slot].start()

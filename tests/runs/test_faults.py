@@ -1,0 +1,519 @@
+"""What goes wrong around a run: every other run finishes, nothing is lost, no place leaks.
+
+Faults are raised where they would be: inside the worker's thread, in decoding, on the disk. What is
+asserted is what a page or a shell sees: states, counts, datasets, threads.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nla_core.errors import NLAError
+from nla_core.runs import publishing
+from nla_core.runs.request import Positions, Sampling, Which
+from nla_core.runs.runner import JobRunner
+from nla_core.runs.settings import Limits
+from nla_core.runs.state import RunState, Snapshot
+from nla_core.store import files
+from tests.runs.conftest import Bench, ask, sentence
+
+DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+SOON = 60.0
+BAD = "poison"
+
+
+def ends(runner: JobRunner, *run_ids: str) -> list[Snapshot]:
+    return [runner.wait(run_id, SOON) for run_id in run_ids]
+
+
+def whole(bench: Bench, runner: JobRunner, run_id: str) -> None:
+    """Done, and the dataset holds all of it."""
+    end = runner.wait(run_id, SOON)
+    assert (end.state, end.failed, end.error) == (RunState.DONE, 0, None)
+    assert end.done == end.total
+    dataset = bench.dataset(run_id)
+    assert dataset.manifest.counts["readings"] == end.done
+    assert len(dataset.transcripts()) == end.n_prompts
+
+
+def no_place_is_taken(runner: JobRunner, visitor: str = "ann") -> None:
+    """The queue takes as many runs of one visitor as it did at the start."""
+    assert not runner.queue()
+    for n in range(runner.limits.queue_per_visitor):
+        runner.submit(ask(sentence(900 + n), positions=Positions(Which.LAST, 1)), visitor)
+    for snapshot in runner.queue():
+        runner.wait(snapshot.run_id, SOON)
+    assert not runner.queue()
+
+
+@DIES
+def test_a_worker_thread_that_is_killed_is_replaced(bench: Bench) -> None:
+    runner = bench.runner()
+    killed = threading.Event()
+
+    def kill(texts: list[str]) -> None:
+        if not killed.is_set() and len(bench.faults.batches) == 2:
+            killed.set()
+            raise SystemExit  # no Exception: it ends the thread
+
+    bench.faults.on_explain = kill
+    made = [runner.submit(ask(sentence(n)), f"v{n}").run_id for n in range(3)]
+    for run_id in made:
+        whole(bench, runner, run_id)
+    assert killed.is_set()
+    workers = [t for t in threading.enumerate() if t.name == "runs-cpu"]
+    assert len(workers) == 1
+    no_place_is_taken(runner)
+
+
+@DIES
+def test_a_reading_that_kills_every_worker_is_given_up_and_the_others_are_made(
+    bench: Bench,
+) -> None:
+    runner = bench.runner(batch_size=4)
+
+    def kill(texts: list[str]) -> None:
+        if any(BAD in text for text in texts):
+            raise SystemExit
+
+    bench.faults.on_explain = kill
+    places = Positions(Which.LAST, 2)
+    bad = runner.submit(ask(f"{BAD} text", positions=places), "ann").run_id
+    good = [runner.submit(ask(sentence(n)), f"v{n}").run_id for n in range(3)]
+    for run_id in good:
+        whole(bench, runner, run_id)
+    end = runner.wait(bad, SOON)
+    assert (end.state, end.done, end.failed) == (RunState.FAILED, 0, 2)
+    assert all("broke off" in failure.reason for failure in runner.failures(bad))
+    bench.faults.on_explain = lambda texts: None
+    assert runner.retry(bad, "ann") == 2
+    whole(bench, runner, bad)
+    no_place_is_taken(runner)
+
+
+def test_a_worker_that_hangs_is_left_behind(bench: Bench) -> None:
+    runner = bench.runner(stall_s=1.0)
+    released, hung = threading.Event(), threading.Event()
+
+    def hang(texts: list[str]) -> None:
+        if not hung.is_set():
+            hung.set()
+            released.wait(SOON)
+
+    bench.faults.on_explain = hang
+    try:
+        made = [runner.submit(ask(sentence(n)), f"v{n}").run_id for n in range(2)]
+        for run_id in made:
+            whole(bench, runner, run_id)
+        counts = [len(runner.events(run_id).events) for run_id in made]
+    finally:
+        released.set()
+    time.sleep(0.5)  # it wakes, and what it says now must not count
+    assert [len(runner.events(run_id).events) for run_id in made] == counts
+    assert bench.faults.n_loaded == 2, "models of a hung thread are not used again"
+    no_place_is_taken(runner)
+
+
+def test_an_exception_inside_decode_costs_one_position(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The vector at one position breaks any batch it is in."""
+    runner = bench.runner()
+    verbalizer = bench.real.loaded.verbalizer
+    honest = verbalizer._prefill
+    target: list[torch.Tensor] = []
+
+    def prefill(rows: torch.Tensor) -> object:
+        if target and any(torch.equal(row, target[0]) for row in rows):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+        return honest(rows)
+
+    transcript = bench.real.transcribe(
+        [ask(sentence(1, 8)).prompts[0].content], seeds=[0], max_new_tokens=3, temperature=0.0
+    )[0]
+    position = bench.real.content_positions(transcript)[3]
+    scale = verbalizer.sidecar.injection_scale
+    target.append(torch.nn.functional.normalize(transcript.hidden[position], dim=-1) * scale)
+    monkeypatch.setattr(verbalizer, "_prefill", prefill)
+    bad = runner.submit(ask(sentence(1, 8)), "ann").run_id
+    good = runner.submit(ask(sentence(2, 8)), "bob").run_id
+    whole(bench, runner, good)
+    end = runner.wait(bad, SOON)
+    assert (end.state, end.failed, end.done) == (RunState.DONE, 1, end.total - 1)
+    (failure,) = runner.failures(bad)
+    assert failure.position == position
+    assert "device-side assert" in failure.reason
+    assert bench.dataset(bad).manifest.settings["failed_positions"] == 1
+    target.clear()
+    assert runner.retry(bad, "ann") == 1
+    whole(bench, runner, bad)
+    no_place_is_taken(runner)
+
+
+def test_activations_that_are_no_numbers_cost_one_prompt(bench: Bench) -> None:
+    runner = bench.runner()
+    parts = bench.real.loaded.target.parts
+    honest = parts.layers[2].forward
+    poisoned = bench.real.loaded.tokenizer(BAD)["input_ids"][0]
+    seen: list[torch.Tensor] = []
+
+    def remember(_module: object, args: tuple[torch.Tensor, ...]) -> None:
+        seen[:] = [args[0]]
+
+    def forward(states: torch.Tensor, *args: object, **options: object) -> object:
+        out = honest(states, *args, **options)
+        if seen and seen[0].shape[1] == states.shape[1]:
+            rows = (seen[0] == poisoned).any(-1)
+            out = out.clone()
+            out[rows, -1] = float("nan")
+        return out
+
+    handle = parts.embed.register_forward_pre_hook(remember)
+    parts.layers[2].forward = forward  # type: ignore[method-assign]
+    try:
+        mixed = runner.submit(ask(sentence(3), f"{BAD} {sentence(4)}", sentence(5)), "ann").run_id
+        good = runner.submit(ask(sentence(6)), "bob").run_id
+        whole(bench, runner, good)
+        end = runner.wait(mixed, SOON)
+    finally:
+        handle.remove()
+        parts.layers[2].forward = honest  # type: ignore[method-assign]
+    assert end.state is RunState.DONE
+    failed = {failure.prompt for failure in runner.failures(mixed)}
+    assert 1 in failed
+    assert all("NaN" in failure.reason for failure in runner.failures(mixed))
+    rows = bench.dataset(mixed).transcripts().set_index("prompt_id")
+    assert rows.loc["prompt-0002", "status"] == "error"
+    assert "NaN" in rows.loc["prompt-0002", "error"]
+    assert rows.loc["prompt-0001", "status"] == "ok"
+    assert runner.retry(mixed, "ann") == len(failed)
+    whole(bench, runner, mixed)
+    no_place_is_taken(runner)
+
+
+def test_a_score_that_is_no_number_is_a_failed_position(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = bench.runner()
+    reconstructor = bench.real.loaded.reconstructor
+    honest, calls = reconstructor.reconstruct, []
+
+    def reconstruct(texts: list[str], **options: object) -> torch.Tensor:
+        calls.append(texts)
+        vectors = honest(texts, **options)  # type: ignore[arg-type]
+        return vectors * float("nan") if len(calls) == 2 else vectors
+
+    monkeypatch.setattr(reconstructor, "reconstruct", reconstruct)
+    run_id = runner.submit(ask(sentence(1)), "ann").run_id
+    end = runner.wait(run_id, SOON)
+    assert end.state is RunState.DONE
+    assert end.failed > 0
+    assert all("no numbers" in failure.reason for failure in runner.failures(run_id))
+    assert runner.retry(run_id, "ann") == end.failed
+    whole(bench, runner, run_id)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_costs_nothing(
+    bench: Bench, error: RuntimeError
+) -> None:
+    runner = bench.runner(batch_size=16)
+
+    def full(texts: list[str]) -> None:
+        if len(texts) > 4:
+            raise error
+
+    bench.faults.on_explain = full
+    made = [runner.submit(ask(sentence(n, 10)), f"v{n}").run_id for n in range(3)]
+    for run_id in made:
+        whole(bench, runner, run_id)
+    sizes = [len(batch) for batch in bench.faults.batches]
+    first_fit = next(i for i, n in enumerate(sizes) if n > 2)
+    while sizes[first_fit] > 4:
+        first_fit += 1
+    assert max(sizes[first_fit:]) <= 4, "what did not fit once is not tried again"
+
+
+def test_a_full_disk_while_publishing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "FIRST_RETRY_S", 0.4)
+    full = threading.Event()
+    full.set()
+    honest = files.fsync_tree
+
+    def refuse(root: Path) -> None:
+        if full.is_set():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        honest(root)
+
+    monkeypatch.setattr(files, "fsync_tree", refuse)
+    runner = bench.runner()
+    made = [runner.submit(ask(sentence(n)), "ann").run_id for n in range(2)]
+    end = time.monotonic() + SOON
+    while time.monotonic() < end and not all(runner.snapshot(r).error for r in made):
+        time.sleep(0.05)
+    for run_id in made:
+        found = runner.snapshot(run_id)
+        assert found.state is RunState.PUBLISHING
+        assert "is full" in str(found.error)
+        assert found.done == found.total
+    assert not runner.queue(), "it holds no place"
+    n_batches = len(bench.faults.batches)
+    runner.stop()
+    later = bench.runner()
+    assert later.snapshot(made[0]).state is RunState.PUBLISHING
+    full.clear()
+    for run_id in made:
+        whole(bench, later, run_id)
+    assert len(bench.faults.batches) == n_batches, "nothing was computed twice"
+    assert not list(bench.home.glob("run-*/.tmp-*"))
+    no_place_is_taken(later)
+
+
+def test_a_journal_that_cannot_be_written_ends_that_run_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nla_core.runs.journal import RunFolder
+
+    runner = bench.runner()
+    bad = runner.pairs.get("tiny")
+    bad_id = ask(f"{BAD} text").run_id(bad.describe())
+    honest = RunFolder.append
+
+    def append(self: RunFolder, lines: object) -> None:
+        if self.path.name == bad_id and not mended.is_set():
+            with files.explained(self.path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        honest(self, lines)  # type: ignore[arg-type]
+
+    mended = threading.Event()
+    monkeypatch.setattr(RunFolder, "append", append)
+    assert runner.submit(ask(f"{BAD} text"), "ann").run_id == bad_id
+    good = runner.submit(ask(sentence(1)), "bob").run_id
+    whole(bench, runner, good)
+    end = runner.wait(bad_id, SOON)
+    assert end.state is RunState.FAILED
+    assert "is full" in str(end.error)
+    mended.set()
+    assert runner.retry(bad_id, "ann") > 0
+    whole(bench, runner, bad_id)
+
+
+def test_a_pair_that_cannot_be_loaded_ends_its_runs_with_the_reason(bench: Bench) -> None:
+    runner = bench.runner()
+    broken = threading.Event()
+    broken.set()
+
+    def load() -> None:
+        if broken.is_set():
+            raise NLAError("The weights are gone", why="no file", fix="Fetch them")
+
+    bench.faults.on_load = load
+    made = [runner.submit(ask(sentence(n)), f"v{n}").run_id for n in range(2)]
+    for end in ends(runner, *made):
+        assert end.state is RunState.FAILED
+        assert "weights are gone" in str(end.error)
+        assert end.model.startswith("failed")
+    broken.clear()
+    for run_id in made:
+        assert runner.retry(run_id, "ann") > 0
+        whole(bench, runner, run_id)
+    no_place_is_taken(runner)
+
+
+@pytest.mark.slow
+def test_thirty_runs_of_ten_visitors(bench: Bench) -> None:
+    """All finish, in rounds: nobody's first run waits for somebody's third."""
+    runner = bench.stopped()
+    made: dict[str, list[str]] = {}
+    for n in range(30):
+        visitor = f"v{n // 3}"  # one visitor after the other, three runs each
+        made.setdefault(visitor, []).append(runner.submit(ask(sentence(n, 6)), visitor).run_id)
+    order: list[str] = []
+    runner.start()
+    pending = {run_id for runs in made.values() for run_id in runs}
+    end = time.monotonic() + 4 * SOON
+    while pending and time.monotonic() < end:
+        over = [r for r in pending if runner.snapshot(r).finished]
+        order += sorted(over, key=lambda r: runner.snapshot(r).finished or 0.0)
+        pending -= set(over)
+        time.sleep(0.02)
+    assert not pending
+    for runs in made.values():
+        for run_id in runs:
+            whole(bench, runner, run_id)
+    rank = {run_id: place for place, run_id in enumerate(order)}
+    firsts = [rank[runs[0]] for runs in made.values()]
+    thirds = [rank[runs[2]] for runs in made.values()]
+    assert sum(firsts) / 10 < 10 < 20 <= sum(thirds) / 10 + 3
+    assert max(firsts) < 20
+    shared = [set(batch) for batch in bench.faults.batches]
+    assert max(len(batch) for batch in shared) >= 4, "runs of several visitors share batches"
+    no_place_is_taken(runner)
+
+
+def test_a_visitor_that_leaves_at_once_fifty_times(bench: Bench) -> None:
+    runner = bench.runner(Limits(queue_per_visitor=3, queue_total=8))
+    steady = runner.submit(ask(sentence(77, 10)), "steady").run_id
+    for n in range(50):
+        left = runner.submit(ask(sentence(100 + n)), "flighty").run_id
+        runner.cancel(left, "flighty")
+    whole(bench, runner, steady)
+    for stored in runner.stored():
+        end = runner.wait(stored.run_id, SOON)
+        assert end.state in (RunState.DONE, RunState.CANCELLED)
+    assert len([t for t in threading.enumerate() if t.name.startswith("runs-")]) == 3
+    no_place_is_taken(runner, "flighty")
+
+
+def test_a_visitor_that_closes_the_browser_changes_nothing(bench: Bench) -> None:
+    runner = bench.runner()
+    run_id = runner.submit(ask(sentence(8)), "gone").run_id
+    end = time.monotonic() + SOON
+    while time.monotonic() < end and not (bench.home / run_id / "CURRENT").exists():
+        time.sleep(0.05)  # nobody asks the runner for anything
+    assert (bench.home / run_id / "CURRENT").exists()
+
+
+def test_a_restart_in_the_middle_goes_on_where_it_was(bench: Bench) -> None:
+    first = bench.runner(batch_size=2)
+    waiting, go_on = threading.Event(), threading.Event()
+
+    def hold(texts: list[str]) -> None:
+        if len(bench.faults.batches) == 4:
+            waiting.set()
+            go_on.wait(SOON)
+
+    bench.faults.on_explain = hold
+    requests = [ask(sentence(n, 8), sentence(n + 40, 8)) for n in range(3)]
+    made = [first.submit(request, f"v{n}").run_id for n, request in enumerate(requests)]
+    assert waiting.wait(SOON)
+    before = {run_id: first.snapshot(run_id).done for run_id in made}
+    assert sum(before.values()) >= 4
+    threading.Timer(0.2, go_on.set).start()
+    first.stop()
+    bench.faults.on_explain = lambda texts: None
+    later = bench.stopped(batch_size=2)
+    n_batches = len(bench.faults.batches)
+    later.start()
+    for run_id in made:
+        assert later.snapshot(run_id).done >= before[run_id]
+        whole(bench, later, run_id)
+    done_later = sum(len(batch) for batch in bench.faults.batches[n_batches:])
+    total = sum(later.snapshot(run_id).total for run_id in made)
+    assert done_later <= total - sum(before.values())
+    no_place_is_taken(later)
+
+
+def test_a_torn_journal_and_torn_files_cost_only_what_they_held(bench: Bench) -> None:
+    runner = bench.runner()
+    go_on = threading.Event()
+    held = threading.Event()
+
+    def hold(texts: list[str]) -> None:
+        if len(bench.faults.batches) == 3:
+            held.set()
+            go_on.wait(SOON)
+
+    bench.faults.on_explain = hold
+    run_id = runner.submit(ask(sentence(1, 10), sentence(2, 10)), "ann").run_id
+    assert held.wait(SOON)
+    threading.Timer(0.2, go_on.set).start()
+    runner.stop()
+    work = bench.home / run_id / ".work"
+    journal = work / "journal.jsonl"
+    kept = journal.read_bytes()
+    journal.write_bytes(kept[:-7])
+    (work / "prompt-00001.npy").unlink(missing_ok=True)
+    (work / "prompt-00001.json").write_text("{")
+    later = bench.runner()
+    whole(bench, later, run_id)
+    assert (bench.home / "run-0123456789ab").mkdir() is None  # a folder that is no run
+    assert [s.run_id for s in later.stored()] == [run_id]
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from nla_core.runs.pairs import Pairs
+from nla_core.runs.runner import JobRunner
+from tests.precompute.fake import HashEmbedder
+from tests.runs.conftest import SETTINGS, ask, sentence
+
+home, pair = map(Path, sys.argv[1:])
+runner = JobRunner(home, pairs=Pairs(lambda: {"tiny": pair}), embedder=HashEmbedder(),
+                   settings=SETTINGS)
+runner.start()
+made = [runner.submit(ask(sentence(n, 30)), f"v{n}").run_id for n in range(3)]
+while sum(runner.snapshot(run_id).done for run_id in made) < 5:
+    time.sleep(0.005)
+print(*made, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_nothing_that_was_finished(bench: Bench) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(bench.home), str(bench.pair)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    try:
+        assert process.stdout is not None
+        made = process.stdout.readline().split()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert len(made) == 3
+    runner = bench.runner()
+    done = sum(runner.snapshot(run_id).done for run_id in made)
+    assert done >= 5
+    for run_id in made:
+        whole(bench, runner, run_id)
+    no_place_is_taken(runner)
+
+
+@DIES
+def test_a_publisher_that_dies_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, calls = publishing.publish_run, []
+
+    def die(*args: object) -> object:
+        calls.append(args)
+        if len(calls) == 1:
+            raise SystemExit
+        return honest(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(publishing, "publish_run", die)
+    runner = bench.runner()
+    whole(bench, runner, runner.submit(ask(sentence(1)), "ann").run_id)
+
+
+def test_long_texts_of_one_visitor_leave_the_others_their_share(bench: Bench) -> None:
+    runner = bench.stopped()
+    greedy = runner.submit(
+        ask(sentence(1, 30), sentence(2, 30), verbalizer=Sampling(5)), "greedy"
+    ).run_id
+    small = runner.submit(ask(sentence(3), positions=Positions(Which.LAST, 4)), "small").run_id
+    runner.start()
+    whole(bench, runner, small)
+    whole(bench, runner, greedy)
+    at = [i for i, batch in enumerate(bench.faults.batches) if sentence(3) in batch]
+    assert at[-1] <= 3, "the small run was through while the large one had just begun"
+    assert len(bench.faults.batches) >= 8
