@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from nla_core.memory import fitting
 from nla_core.nla.checkpoints import load_causal_lm
 from nla_core.nla.layout import raw_pieces
 from nla_core.nla.pair import Reference
@@ -26,7 +27,6 @@ from precompute.train.examples import build_examples
 from precompute.train.grpo import Grpo, StepSettings
 from precompute.train.halves import Halves, load_verbalizer
 from precompute.train.labels import Idf
-from precompute.train.memory import fitting
 from precompute.train.policy import load_ar_task, load_policy
 from precompute.train.sampling import Sampling, draw
 from precompute.train.sft import backward
