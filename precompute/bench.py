@@ -15,26 +15,29 @@ HELP = (
     "explain: time the batched AV path against one transformers.generate a vector. search: make a "
     "large synthetic dataset from a real one and measure search over it. app: open sessions with "
     "the app and time its answers. run: how long a visitor waits for the first and for all "
-    "readings of one prompt, models loaded."
+    "readings of one prompt, models loaded. train: time each stage of training beside the best "
+    "matrix product of this machine."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
   python -m precompute bench search --rows 1000000
   python -m precompute bench app --sessions 1 10 50
-  python -m precompute bench run --tokens 40"""
+  python -m precompute bench run --tokens 40
+  python -m precompute bench train --nla data/nla/smollm2-135m-L20 --json throughput.json"""
 
 WHAT = {
     "explain": "precompute.benches.explain",
     "search": "precompute.benches.search",
     "app": "precompute.benches.app",
     "run": "precompute.benches.run",
+    "train": "precompute.benches.train",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
-    explain = parser.add_argument_group("explain and run")
+    explain = parser.add_argument_group("explain, run and train")
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
-    explain.add_argument("--vectors", type=int, default=64)
+    explain.add_argument("--vectors", type=int, default=64, help="of explain")
     explain.add_argument("--explanation-tokens", type=int, default=60)
     explain.add_argument("--device", default="auto")
     explain.add_argument("--dtype", default="auto")
@@ -55,7 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     app.add_argument(
         "--pause", type=float, default=2.0, help="seconds between two acts, on average"
     )
-    both = parser.add_argument_group("search and app")
+    train = parser.add_argument_group("train")
+    train.add_argument("--batch-size", type=int, default=8, help="examples a step (8)")
+    train.add_argument("--repeats", type=int, default=3, help="runs of a stage, the fastest counts")
+    train.add_argument(
+        "--threads", type=int, nargs="+", help="numbers of threads to compare (1, and all cores)"
+    )
+    both = parser.add_argument_group("search, app and train")
     both.add_argument(
         "--dataset",
         type=Path,

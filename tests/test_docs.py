@@ -9,7 +9,6 @@ values instead of placeholders.
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ import pytest
 
 from nla_core import refs, views
 from precompute.cli import VERBS, Verb, build_parser
-from scripts.quote_eval import MARKER, documents, look_up, quoted, reports, source_of
+from scripts.quote_eval import MARKER, documents, figures_of, look_up, quoted, reports, source_of
 from tests.test_import_rules import MODULES, imports
 
 pytestmark = pytest.mark.unit
@@ -318,7 +317,7 @@ def test_quoted_numbers_are_the_measured_ones(path: Path) -> None:
     if not MARKER.search(text):
         return
     assert source.is_file(), f"{_name(path)} quotes numbers, but there is no {_name(source)}"
-    report = json.loads(source.read_text(encoding="utf-8"))
+    report = figures_of(source)
     for found in MARKER.finditer(text):
         assert found[3] == look_up(report, found[2]), f"{_name(path)}: {found[0]}: `make numbers`"
 
