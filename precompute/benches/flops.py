@@ -88,7 +88,8 @@ def counting(model: Any) -> Iterator[Counted]:
     def decoder(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = kwargs.get("inputs_embeds")
         ids = args[0] if args else kwargs.get("input_ids")
-        n = (ids if given is None else given[..., 0]).numel()
+        seen = ids if given is None else given[..., 0]
+        n = 0 if seen is None else seen.numel()
         if torch.is_grad_enabled():
             counted.learned += n
         else:

@@ -81,7 +81,7 @@ def _conditions(record: Mapping[str, Any]) -> str:
 
 
 def _rows(by_threads: Sequence[tuple[str, Any]]) -> list[tuple[str, ...]]:
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for stage, name in STAGES.items():
         for threads, found in by_threads:
             f = found["stages"][stage]

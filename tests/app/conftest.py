@@ -38,7 +38,7 @@ def open_app(dataset_root: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     def run(
         view: ViewState | SearchView | None = None,
         *,
-        root: Path | None = None,
+        root: Path | str | None = None,
         page: str | None = None,
         **params: str,
     ) -> AppTest:
