@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prompts of the other tests, their answers five times over, and one of 500 tokens."""
     root = tmp_path_factory.mktemp("browser") / "dataset"
@@ -40,7 +40,7 @@ def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def window() -> Iterator[Any]:
     if chromium() is None:
         if os.environ.get("CI", "").lower() == "true":
@@ -50,7 +50,7 @@ def window() -> Iterator[Any]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(window: Any, dataset_root: Path) -> Iterator[str]:
     with serving(dataset_root) as url:
         yield url
