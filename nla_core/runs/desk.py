@@ -27,6 +27,9 @@ MAX_STRIKES = 2
 KEPT_RUNS = 64
 """Runs that ended and are kept in memory, for pages that are still looking at them."""
 
+_ALL_FAILED = "No reading could be made; the list of failures says why."
+_NOTHING_CHOSEN = "There was nothing to read: these settings chose no position of any prompt."
+
 
 @dataclass(slots=True, eq=False)
 class Lease:
@@ -103,19 +106,15 @@ class Desk:
         self, lease: Lease, run: Run, index: int, transcript: Transcript, chosen: Sequence[int]
     ) -> None:
         """Prompt ``index`` was read; ``chosen`` positions of it are to be explained."""
-        count = len(transcript.tokens)
         units = tuple(
             Unit(index, position, sample)
             for position in chosen
             for sample in range(run.request.samples)
         )
-        beyond = [unit for unit in units if unit.position >= count]
         with _Taking(self, lease, run, {index}) as taken:
             if taken:
                 self.folder(run.run_id).write_transcript(index, transcript)
                 run.transcripts[index] = transcript
-                why = f"The text has only {count} tokens: the answer ended before this position."
-                self._fail_units(run, beyond, why)
                 run.add_transcript(index, transcript, units)
 
     def prompt_failed(self, lease: Lease, run: Run, index: int, error: BaseException) -> None:
@@ -270,7 +269,7 @@ class Desk:
             else:
                 run.state = RunState.FAILED
                 run.finished = time.time()
-                run.error = run.error or "No reading could be made; the list of failures says why."
+                run.error = _ALL_FAILED if run.failed_list() else _NOTHING_CHOSEN
             self._record(run)
         news = run.state is RunState.PUBLISHING or len(run.readings) > run.n_published
         ended = not run.is_open and not run.leased and run.state is not RunState.DONE

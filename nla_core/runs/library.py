@@ -138,8 +138,8 @@ def _put_back(
     for unit in units:
         if unit in run.readings:
             run.events.append(Event("reading", *unit, reading=run.readings[unit]))
-        elif unit in run.failures:
-            run.events.append(Event("failure", *unit, reason=run.failures[unit]))
+        elif unit in failures:
+            run.events.append(Event("failure", *unit, reason=failures[unit]))
 
 
 def export(folder: RunFolder, to: IO[bytes]) -> None:

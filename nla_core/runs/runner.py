@@ -238,13 +238,15 @@ class JobRunner:
             run = self._known(run_id)
             if run.is_open:
                 return 0
-            left = len(run.pending) + len(run.untranscribed)
-            if not (left or run.failures or run.prompt_failures):
+            prompts, units = run.forgivable()
+            again = len(prompts) + len(units)
+            left = again + len(run.pending) + len(run.untranscribed)
+            if not left:
                 return 0
             check_queue(visitor, self._desk.open_runs(), None, self.limits)
-            if run.failures or run.prompt_failures:
+            if again:
                 self._desk.folder(run_id).append([journal.RETRY_LINE])
-            left += run.forgive()
+                run.forgive()
             self._queue_again(run, visitor)
             return left
 

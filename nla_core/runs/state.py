@@ -154,9 +154,14 @@ class Run:
         """The prompt was read; what it has no readings or failures of is to be done."""
         self.said[index] = said
         self.units[index] = units
-        known = self.readings.keys() | self.failures.keys()
-        self.pending.extend(unit for unit in units if unit not in known)
         self.events.append(Event("tokens", index))
+        known = self.readings.keys() | self.failures.keys()
+        for unit in units:
+            if self._is_beyond(unit):
+                count = len(said.tokens)
+                self.add_failure(unit, f"The answer ended before it: there are {count} tokens.")
+            elif unit not in known:
+                self.pending.append(unit)
 
     def add_text(self, unit: Unit, explanation: str, finish: str) -> None:
         self.events.append(Event("text", *unit, explanation=explanation, finish=finish))
@@ -180,17 +185,26 @@ class Run:
         waiting = any(unit.prompt == index for unit in self.pending)
         return not waiting and all(unit not in self.leased for unit in self.units.get(index, ()))
 
-    def forgive(self) -> int:
-        """Everything that failed is to be done again; how much that is."""
-        prompts, units = sorted(self.prompt_failures), sorted(self.failures)
+    def forgivable(self) -> tuple[list[int], list[Unit]]:
+        """Prompts and positions that failed and can be tried again."""
+        units = [unit for unit in self.failures if not self._is_beyond(unit)]
+        return sorted(self.prompt_failures), sorted(units)
+
+    def forgive(self) -> None:
+        """Everything that can be tried again is to be done again."""
+        prompts, units = self.forgivable()
         self.untranscribed.extend(prompts)
         self.pending.extend(units)
         self.events += [Event("retry", prompt) for prompt in prompts]
         self.events += [Event("retry", *unit) for unit in units]
-        for known in (self.prompt_failures, self.failures, self.together, self.strikes):
+        for unit in units:
+            del self.failures[unit]
+        for known in (self.prompt_failures, self.together, self.strikes):
             known.clear()
         self.alone.update(prompts)
-        return len(prompts) + len(units)
+
+    def _is_beyond(self, unit: Unit) -> bool:
+        return unit.position >= len(self.said[unit.prompt].tokens)
 
     def failed_list(self) -> list[Failure]:
         whole = [Failure(i, None, 0, why) for i, why in sorted(self.prompt_failures.items())]
@@ -235,7 +249,7 @@ class Run:
             n_prompts=len(self.request.prompts),
             n_transcribed=len(self.said),
             total=total,
-            total_is_known=not self.untranscribed,
+            total_is_known=len(self.units.keys() | self.prompt_failures) == len(self.prompt_tokens),
             done=done,
             failed=failed + len(self.prompt_failures),
             rate=rate,
