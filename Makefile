@@ -54,6 +54,7 @@ DEMO_PROMPTS := $(sort $(wildcard data/prompts/*.jsonl))
 demo: $(APP_STAMP) ## Recompute data/demo from data/prompts (long on a CPU; resumes when stopped)
 	$(PY) -m precompute run --nla $(PAIR) --corpus $(DEMO_PROMPTS) --out data/demo \
 	  --max-new-tokens 16 --explanation-tokens 48 --batch-size 128
+	$(PY) -m precompute compare data/demo
 
 verify: $(APP_STAMP) ## Check every hash, count and join of data/demo
 	$(PY) -m precompute verify data/demo

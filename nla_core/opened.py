@@ -15,12 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from nla_core.embed import MiniLM
+from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.themes import BACKGROUND_READINGS, Background
 
 if TYPE_CHECKING:
+    from nla_core.compare.concepts import Concept
+    from nla_core.compare.corpus import Corpus
+    from nla_core.explain import Explainer
     from nla_core.runs.runner import JobRunner
     from nla_core.search import Search
+    from nla_core.store.concepts import StoredScores
 
 V = TypeVar("V")
 
@@ -61,6 +66,9 @@ _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
 _ENCODERS: Final = Kept[MiniLM](1)
+_EXPLAINERS: Final[Kept[Explainer]] = Kept(1)
+_CORPORA: Final[Kept[Corpus]] = Kept(1)
+_SCORES: Final[Kept[StoredScores]] = Kept(8)
 _RUNNERS: Final = Kept["JobRunner"](1)
 
 
@@ -85,6 +93,53 @@ def background(of: Dataset) -> Background:
         (of.root, of.version),
         lambda: Background.of(of.some_explanations(BACKGROUND_READINGS)),
     )
+
+
+def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
+    """How near every reading and text of that version is to each concept.
+
+    Read where they are stored for this very watchlist, else computed (half a minute for the demo,
+    less from the second watchlist on).
+    """
+    from nla_core.compare.concepts import Matcher, concepts_key
+    from nla_core.compare.corpus import ConceptScores, Corpus
+    from nla_core.compare.semantic import EmbedOnce
+    from nla_core.store.concepts import StoredScores
+
+    def make() -> StoredScores:
+        try:
+            return StoredScores.open(of, concepts)
+        except NLAError:  # not stored: computed
+            embed = EmbedOnce(encoder().embed)
+        if of.explanation_vectors().shape[1] != encoder().dimension:
+            raise NLAError(
+                "The concepts cannot be held against this dataset",
+                why=f"its vectors are not of the encoder {encoder().name}",
+                fix="Publish the dataset again with this version's encoder",
+            )
+        corpus = _CORPORA.get((of.root, of.version), lambda: Corpus.of(of, embed))
+        found = ConceptScores.of(corpus, Matcher.of(concepts, embed), embed)
+        return StoredScores.computed(corpus, found, concepts, encoder().name)
+
+    return _SCORES.get((of.root, of.version, concepts_key(concepts)), make)
+
+
+def explainer(pair_id: str) -> Explainer:
+    """The models of a pair that lies on this machine, loaded once (seconds to minutes).
+
+    Raises NLAError where there is no such pair, or it cannot be loaded.
+    """
+    from nla_core.explain import Explainer
+    from nla_core.runs.pairs import configured
+
+    folders = configured()
+    if pair_id not in folders:
+        raise NLAError(
+            f"The pair {pair_id} is not on this machine",
+            why=f"it has {', '.join(folders) or 'none'}",
+            fix="Put its folder under data/nla, or name it in NLA_PAIRS",
+        )
+    return _EXPLAINERS.get(pair_id, lambda: Explainer.load(folders[pair_id]))
 
 
 def encoder() -> MiniLM:

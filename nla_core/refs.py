@@ -1,7 +1,8 @@
-"""What a link is: one token of one transcript and the view around it, or a search.
+"""What a link is: one token of one transcript, and the view around it.
 
-Knows the fields of each view and what may not hang in the air. Does not know how a value stands in
-a link (links.py) nor which transcripts exist. The decision a reader would question: there is one
+Knows the fields of the Explore and Browse pages, what may not hang in the air, and the fields that
+other pages share. Does not know how a value stands in a link (links.py) nor which transcripts
+exist. The decision a reader would question: there is one
 frozen type a page and one URL a view, so that a link, the Back button and the state of the page
 cannot disagree.
 """
@@ -15,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from nla_core import links
 from nla_core.links import ID_FORM, LARGEST_INDEX, LONGEST_TEXT, Field, unglued
-from nla_core.schema import Flag, Role
+from nla_core.schema import Flag
 
 SortKey = Literal[
     "title",
@@ -32,8 +33,7 @@ Measure = Literal["fve", "surprisal", "norm", "phrase"]
 FidelityBand = Literal["high", "good", "fair", "poor", "negative"]
 LengthBand = Literal["tiny", "short", "medium", "long"]
 Layout = Literal["cards", "table"]
-SearchMode = Literal["hybrid", "keyword", "semantic"]
-SearchIn = Literal["explanations", "visible"]
+
 
 LONGEST_NOTE: Final = 280
 __all__ = ["ID_FORM", "LARGEST_INDEX", "LONGEST_TEXT"]  # what a link may hold, for its readers
@@ -124,75 +124,42 @@ class ViewState:
 
     def params(self) -> dict[str, str]:
         """The one URL form: fixed names in fixed order, defaults left out."""
-        return _written(self.normal(), VIEW)
+        return written(self.normal(), VIEW)
 
     @property
     def query(self) -> str:
         return urlencode(self.params())
 
 
-@dataclass(frozen=True, slots=True)
-class SearchView:
-    """What the Search page shows. ``like`` and ``unlike`` are one reading's id and a text."""
+FLAGS: Final = tuple(map(str, Flag))
+FLAG_SENTENCE: Final = "No reading is flagged “{value}”; the filter was left out."
+DATASET: Final = links.identifier("d", "dataset")
+CATEGORY: Final = links.free_text("c", "category", default=None)
+TAG: Final = links.free_text("tag", "tag", default=None)
+FLAG: Final = links.choice("flag", FLAGS, None, FLAG_SENTENCE)
+RANGE: Final = links.span("h", "range")
+AFTER: Final = links.free_text("after", "place in the list", default=None, longest=400)
 
-    dataset: str | None = None
-    text: str = ""
-    mode: SearchMode = "hybrid"
-    within: SearchIn = "explanations"
-    like: str | None = None
-    unlike: str = ""
-    unspoken: bool = False
-    category: str | None = None
-    tag: str | None = None
-    role: str | None = None
-    flag: str | None = None
-    without: str | None = None
-    floor: float | None = None
-    range: tuple[int, int] | None = None
-    after: str | None = None
-
-    def asked(self, **changes: Any) -> SearchView:
-        """The same search with something changed; its results begin at their top."""
-        return replace(self, **changes, after=None)
-
-    def params(self) -> dict[str, str]:
-        return _written(self, SEARCH)
-
-    @property
-    def query(self) -> str:
-        return urlencode(self.params())
-
-    @property
-    def empty(self) -> bool:
-        """Nothing is asked for yet."""
-        return not self.text and self.like is None
-
-
-_FLAGS: Final = tuple(map(str, Flag))
-_FLAG_SENTENCE: Final = "No reading is flagged “{value}”; the filter was left out."
-_DATASET: Final = links.identifier("d", "dataset")
-_CATEGORY: Final = links.free_text("c", "category", default=None)
-_TAG: Final = links.free_text("tag", "tag", default=None)
-_FLAG: Final = links.choice("flag", _FLAGS, None, _FLAG_SENTENCE)
-_RANGE: Final = links.span("h", "range")
-_AFTER: Final = links.free_text("after", "place in the list", default=None, longest=400)
+TRANSCRIPT: Final = links.identifier("t", "transcript")
+POSITION: Final = links.index("p", "position")
+SAMPLE: Final = links.index("s", "sample", default=0)
 
 VIEW: Final[dict[str, Field]] = {
-    "dataset": _DATASET,
+    "dataset": DATASET,
     "reading": links.identifier("r", "reading"),
-    "transcript": links.identifier("t", "transcript"),
-    "position": links.index("p", "position"),
-    "sample": links.index("s", "sample", default=0),
+    "transcript": TRANSCRIPT,
+    "position": POSITION,
+    "sample": SAMPLE,
     "paragraph": links.index("para", "paragraph"),
-    "range": _RANGE,
+    "range": RANGE,
     "note": links.free_text("note", "note", longest=LONGEST_NOTE),
     "measure": links.choice(
         "m", get_args(Measure), "fve", "Tokens cannot be coloured by “{value}”; FVE is shown."
     ),
     "phrase": links.free_text("ph", "phrase"),
-    "category": _CATEGORY,
-    "tag": _TAG,
-    "flag": _FLAG,
+    "category": CATEGORY,
+    "tag": TAG,
+    "flag": FLAG,
     "fidelity": links.choice(
         "fid", get_args(FidelityBand), None, "“{value}” is no band of fidelity; it was left out."
     ),
@@ -208,36 +175,13 @@ VIEW: Final[dict[str, Field]] = {
     ),
     "descending": links.switch("desc"),
     "layout": links.choice("as", get_args(Layout), "cards", "“{value}” is no layout."),
-    "after": _AFTER,
+    "after": AFTER,
     "markup": links.switch("markup"),
-}
-SEARCH: Final[dict[str, Field]] = {
-    "dataset": _DATASET,
-    "text": links.free_text("q", "search"),
-    "mode": links.choice(
-        "mode", get_args(SearchMode), "hybrid", "There is no way to search called “{value}”."
-    ),
-    "within": links.choice(
-        "in", get_args(SearchIn), "explanations", "“{value}” cannot be searched."
-    ),
-    "like": links.identifier("like", "reading"),
-    "unlike": links.free_text("unlike", "text to stay away from"),
-    "unspoken": links.switch("unspoken"),
-    "category": _CATEGORY,
-    "tag": _TAG,
-    "role": links.choice("role", tuple(map(str, Role)), None, "Nobody speaks as “{value}”."),
-    "flag": _FLAG,
-    "without": links.choice("noflag", _FLAGS, None, _FLAG_SENTENCE),
-    "floor": links.number("fve", "fidelity floor", -3, 1),
-    "range": _RANGE,
-    "after": _AFTER,
 }
 PARAMS: Final = tuple(field.param for field in VIEW.values())
 """Every query parameter that ``ViewState.params`` may write."""
 
-SEARCH_PARAMS: Final = tuple(field.param for field in SEARCH.values())
-
-V = TypeVar("V", ViewState, SearchView)
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +206,7 @@ def parse(params: Mapping[str, str]) -> Parsed[ViewState]:
     """The view that ``params`` stand for. Never raises, whatever the values are."""
     problems: list[str] = []
     given = links.known(params, PARAMS, problems)
-    values = _values(given, VIEW, problems)
+    values = values_of(given, VIEW, problems)
     asked = unglued(given.get("t"))
     wanted = asked[:LONGEST_TEXT] if asked and values["transcript"] is None else None
     if "t" in given and not asked:
@@ -274,14 +218,7 @@ def parse(params: Mapping[str, str]) -> Parsed[ViewState]:
     return Parsed(ViewState(**values).normal(), tuple(problems), wanted)
 
 
-def parse_search(params: Mapping[str, str]) -> Parsed[SearchView]:
-    """The search that ``params`` stand for. Never raises."""
-    problems: list[str] = []
-    values = _values(links.known(params, SEARCH_PARAMS, problems), SEARCH, problems)
-    return Parsed(SearchView(**values), tuple(problems))
-
-
-def _values(
+def values_of(
     given: Mapping[str, str], fields: Mapping[str, Field], problems: list[str]
 ) -> dict[str, Any]:
     return {
@@ -292,5 +229,5 @@ def _values(
     }
 
 
-def _written(view: ViewState | SearchView, fields: Mapping[str, Field]) -> dict[str, str]:
+def written(view: Any, fields: Mapping[str, Field]) -> dict[str, str]:
     return links.written({name: getattr(view, name) for name in fields}, fields)

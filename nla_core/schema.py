@@ -50,6 +50,10 @@ class Flag(StrEnum):
     LOW_FIDELITY = "low_fidelity"
 
 
+DISTRUSTED = frozenset({Flag.EARLY, Flag.HIGH_NORM, Flag.LOW_FIDELITY})
+"""Readings with one of these are left out of rankings unless they are asked for."""
+
+
 class Status(StrEnum):
     OK = "ok"
     ERROR = "error"

@@ -10,9 +10,10 @@ from __future__ import annotations
 import streamlit as st
 
 from nla_core.errors import NLAError
-from nla_core.refs import Parsed, SearchView
+from nla_core.refs import Parsed
 from nla_core.store.dataset import Dataset
 from nla_core.ui import facets, finder, hits, notices, shell
+from nla_core.views import SearchView
 
 shell.ensure()
 

@@ -13,25 +13,31 @@ from pathlib import Path
 
 HELP = (
     "explain: time the batched AV path against one transformers.generate a vector. search: make a "
-    "large synthetic dataset from a real one and measure search over it. run: how long a visitor "
-    "waits for the first and for all readings of one prompt, models loaded."
+    "large synthetic dataset from a real one and measure search over it. app: open sessions with "
+    "the app and time its answers. run: how long a visitor waits for the first and for all "
+    "readings of one prompt, models loaded. train: time each stage of training beside the best "
+    "matrix product of this machine."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
   python -m precompute bench search --rows 1000000
-  python -m precompute bench run --tokens 40"""
+  python -m precompute bench app --sessions 1 10 50
+  python -m precompute bench run --tokens 40
+  python -m precompute bench train --nla data/nla/smollm2-135m-L20 --json throughput.json"""
 
 WHAT = {
     "explain": "precompute.benches.explain",
     "search": "precompute.benches.search",
+    "app": "precompute.benches.app",
     "run": "precompute.benches.run",
+    "train": "precompute.benches.train",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
-    explain = parser.add_argument_group("explain and run")
+    explain = parser.add_argument_group("explain, run and train")
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
-    explain.add_argument("--vectors", type=int, default=64)
+    explain.add_argument("--vectors", type=int, default=64, help="of explain")
     explain.add_argument("--explanation-tokens", type=int, default=60)
     explain.add_argument("--device", default="auto")
     explain.add_argument("--dtype", default="auto")
@@ -43,12 +49,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search = parser.add_argument_group("search")
     search.add_argument("--rows", type=int, default=1_000_000, help="readings at least")
     search.add_argument(
-        "--dataset", type=Path, default=Path("data/demo"), help="what it is made from"
-    )
-    search.add_argument(
         "--dir", type=Path, help="keep the synthetic dataset here, or use the one that is there"
     )
     search.add_argument("--queries", type=int, default=200, help="of each kind")
+    app = parser.add_argument_group("app")
+    app.add_argument("--sessions", type=int, nargs="+", default=[1, 10, 50], help="at a time")
+    app.add_argument("--rounds", type=int, default=8, help="over all sessions; 2 each at least")
+    app.add_argument(
+        "--pause", type=float, default=2.0, help="seconds between two acts, on average"
+    )
+    train = parser.add_argument_group("train")
+    train.add_argument("--batch-size", type=int, default=8, help="examples a step (8)")
+    train.add_argument("--repeats", type=int, default=3, help="runs of a stage, the fastest counts")
+    train.add_argument(
+        "--threads", type=int, nargs="+", help="numbers of threads to compare (1, and all cores)"
+    )
+    both = parser.add_argument_group("search, app and train")
+    both.add_argument(
+        "--dataset",
+        type=Path,
+        default=Path("data/demo"),
+        help="what the synthetic one is made from, or what is shown",
+    )
     parser.add_argument("--note", default="", help="what else the machine was doing")
 
 

@@ -38,10 +38,14 @@ class Verb:
 
 VERBS = (
     Verb("run", "precompute.run", "explain every token of a corpus and publish the dataset"),
+    Verb("transcripts", "precompute.transcripts", "conversations from elsewhere as a corpus"),
     Verb("publish", "precompute.publish", "publish the finished shards of a run"),
+    Verb("compare", "precompute.compare", "hold every explanation against the visible text"),
     Verb("verify", "precompute.verify", "check a published dataset, byte for byte"),
     Verb("testset", "precompute.testset", "record the held-out vectors a pair is measured on"),
     Verb("eval", "precompute.eval", "measure a pair on held-out vectors, beside its floors"),
+    Verb("eval-compare", "precompute.eval_compare", "measure standings and concepts on labels"),
+    Verb("audit", "precompute.audit", "count concepts over a dataset; dump transcripts as text"),
     Verb("doctor", "precompute.doctor", "check that a pair fits its target, and say what does not"),
     Verb("bench", "precompute.bench", "time the fast paths against the plain ones"),
     Verb("export", "precompute.export.cli", "write a pair as the published ones are laid out"),

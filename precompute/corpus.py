@@ -52,8 +52,10 @@ class Corpus:
         return self if limit is None else Corpus(self.prompts[:limit], self.files)
 
 
-def read_corpus(paths: Sequence[Path]) -> Corpus:
+def read_corpus(paths: Sequence[Path], *, answered: bool = False) -> Corpus:
     """Read prompt files; the order in which they are named makes no difference.
+
+    ``answered``: the assistant may have had the last word, as where nothing is to be answered.
 
     Raises NLAError naming the first mistakes, each with file, line, field and what was found.
     """
@@ -68,7 +70,7 @@ def read_corpus(paths: Sequence[Path]) -> Corpus:
         for where, line in lines:
             found_any = True
             try:
-                prompt = _parse(line)
+                prompt = _parse(line, answered=answered)
                 if (first := seen.setdefault(prompt.id, where)) != where:
                     raise ValueError(f"repeats id {prompt.id!r} of {first}")
             except ValueError as error:
@@ -110,7 +112,7 @@ def _read_lines(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
     return hashlib.sha256(data).hexdigest(), lines
 
 
-def _parse(line: bytes) -> Prompt:
+def _parse(line: bytes, *, answered: bool) -> Prompt:
     """One prompt. Raises ValueError that begins with the field."""
     data = json_of(line)
     if not isinstance(data, dict):
@@ -133,5 +135,5 @@ def _parse(line: bytes) -> Prompt:
         category=text_of(data["category"], "category", MAX_LABEL),
         title=text_of(data["title"], "title", MAX_LABEL),
         tags=tuple(text_of(tag, f"tags[{i}]", MAX_LABEL) for i, tag in enumerate(tags)),
-        messages=messages_of(data["messages"]),
+        messages=messages_of(data["messages"], may_answer=answered),
     )

@@ -9,7 +9,6 @@ vectors), because a pair that does not beat the lookup says nothing that the las
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from precompute.evaluation.best_of import best_of, candidates
 from precompute.evaluation.measure import evaluate
 from precompute.evaluation.report import write_report
 from precompute.evaluation.second_ar import load_second_ar
+from precompute.evaluation.throughput import read_record
 from precompute.output import say, write_result
 from precompute.testset import FOLDER, TestSet
 
@@ -107,7 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=1.0, help="of the samples of --best-of (1.0)"
     )
     parser.add_argument(
-        "--throughput", type=Path, metavar="FILE", help="throughput.json to show in the report"
+        "--throughput",
+        type=Path,
+        metavar="FILE",
+        help="record of `bench train` to show in the report",
     )
     parser.add_argument("--target", help="the target model, where the sidecar names none")
     parser.add_argument("--device", default="auto")
@@ -125,7 +128,7 @@ def main(args: argparse.Namespace) -> int:
     tests = TestSet.load(pair_home(args.nla) / FOLDER)
     if args.limit:
         tests = tests.head(args.limit)
-    throughput = _read_throughput(args.throughput) if args.throughput else None
+    throughput = read_record(args.throughput) if args.throughput else None
     pair = find_pair(args.nla, target=args.target)
     loaded = load_pair(pair, device=args.device, dtype=args.dtype)
     second = load_second_ar(args.second_ar, loaded) if args.second_ar else None
@@ -178,20 +181,6 @@ def _best_of(
         reconstruct=loaded.reconstructor.reconstruct,
         second=second.reconstruct if second else None,
     )
-
-
-def _read_throughput(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError(f"it holds a {type(found).__name__}, not an object")
-    except (OSError, ValueError) as error:
-        raise NLAError(
-            f"{path} is no record of throughput",
-            why=str(error),
-            fix="Give a JSON file with an object, or leave --throughput out",
-        ) from None
-    return found
 
 
 def _show(

@@ -37,7 +37,10 @@ class Settings:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name in ("max_new_tokens", "samples", "explanation_tokens", "batch_size", "shard_size"):
+        if self.max_new_tokens < 0:
+            expected = "0 or more; 0 reads a conversation as it stands"
+            raise _bad_setting("max_new_tokens", self.max_new_tokens, expected)
+        for name in ("samples", "explanation_tokens", "batch_size", "shard_size"):
             if getattr(self, name) < 1:
                 raise _bad_setting(name, getattr(self, name), "1 or more")
         for name in ("temperature", "explanation_temperature"):

@@ -93,7 +93,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    corpus = read_corpus(args.corpus)  # before the slow imports: mistakes are told at once
+    corpus = read_corpus(
+        args.corpus, answered=args.max_new_tokens == 0
+    )  # before the slow imports: mistakes are told at once
     chosen = {field.name: getattr(args, field.name) for field in fields(Settings)}
     settings = Settings(**chosen)
 

@@ -2,10 +2,10 @@
 
 Knows the form `<!-- eval:KEY -->0.12<!-- /eval -->` and where KEY is looked up: in the eval.json of
 the pair that a model card belongs to, or of the demo pair for every other document. KEY may be
-nested (`controls.empty`, `by_category.code.fve`, `histogram.counts.0`). Also writes the report of
-each pair that has one. Measures nothing. The decision a reader would question: digits are chosen
-here, three decimals for numbers that are no integers, so that documents cannot round in their own
-favour.
+nested (`controls.empty`, `by_category.code.fve`, `histogram.counts.0`). The demo pair's figures
+hold as `throughput` what `bench train` measured. Also writes the report of each pair that has one.
+Measures nothing. The decision a reader would question: digits are chosen here, three decimals for
+numbers that are no integers, so that documents cannot round in their own favour.
 
 Usage: python scripts/quote_eval.py
 """
@@ -25,6 +25,7 @@ if __name__ == "__main__":
 from precompute.evaluation.report import render  # noqa: E402
 
 DEMO_PAIR = ROOT / "data" / "nla" / "smollm2-135m-L20"
+THROUGHPUT = ROOT / "docs" / "benchmarks" / "training-throughput-2-cores.json"
 MARKER = re.compile(r"(<!-- eval:([\w.@+ -]+?) -->)(.*?)(<!-- /eval -->)", re.DOTALL)
 
 
@@ -38,6 +39,14 @@ def source_of(document: Path) -> Path:
     """The eval.json whose numbers ``document`` quotes; it need not exist yet."""
     is_model_card = document.parent.parent == DEMO_PAIR.parent
     return (document.parent if is_model_card else DEMO_PAIR) / "eval.json"
+
+
+def figures_of(source: Path) -> dict[str, Any]:
+    """The figures in an eval.json; those of the demo pair with the throughput of training."""
+    figures: dict[str, Any] = json.loads(source.read_text(encoding="utf-8"))
+    if source.parent == DEMO_PAIR and "throughput" not in figures and THROUGHPUT.is_file():
+        figures["throughput"] = json.loads(THROUGHPUT.read_text(encoding="utf-8"))
+    return figures
 
 
 def look_up(report: dict[str, Any], key: str) -> str:
@@ -70,8 +79,7 @@ def reports() -> dict[Path, dict[str, str]]:
     """Report folder -> file name -> what it must hold, for every pair whose folder has a report."""
     found = {}
     for folder in sorted(DEMO_PAIR.parent.glob("*/report")):
-        figures = json.loads((folder.parent / "eval.json").read_text(encoding="utf-8"))
-        found[folder] = render(figures)
+        found[folder] = render(figures_of(folder.parent / "eval.json"))
     return found
 
 
@@ -89,7 +97,7 @@ def main() -> int:
         if not source.is_file():
             print(f"{source.relative_to(ROOT)} does not exist yet.", file=sys.stderr)
             return 2
-        new = quoted(text, json.loads(source.read_text(encoding="utf-8")))
+        new = quoted(text, figures_of(source))
         if new != text:
             path.write_text(new, encoding="utf-8")
             print(f"updated {path.relative_to(ROOT)}")

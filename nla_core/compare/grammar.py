@@ -22,21 +22,28 @@ _WRAPPED = re.compile(r"""^(["'`“])(.+)(["'`”])$""", re.DOTALL)
 
 def next_words(text: str) -> list[str]:
     """The words of the field ``next``, in order, as ``as_word`` writes them; [] without a field."""
-    span = _next_span(text)
+    return [word for _, _, word in next_items(text)]
+
+
+def next_items(text: str) -> list[tuple[int, int, str]]:
+    """(start, end, word) of each distinct word of the field ``next``; [] without a field."""
+    span = next_span(text)
     if span is None:
         return []
-    body = text[span[0] : span[1]].strip()
-    parts = re.split(r"\s+/\s+", body)
-    if len(parts) == 1 and "/" in body.strip("/"):
-        parts = body.split("/")
-    elif len(parts) == 1 and ", " in body:
-        parts = body.split(", ")
-    words: list[str] = []
-    for part in parts:
-        unwrapped = _WRAPPED.sub(r"\2", part.strip())
-        if (word := as_word(unwrapped)) and word not in words:
-            words.append(word)
-    return words
+    body = text[span[0] : span[1]]
+    separator = r"\s+/\s+"
+    if not re.search(separator, body.strip()):
+        separator = "/" if "/" in body.strip().strip("/") else ", "
+    items: dict[str, tuple[int, int, str]] = {}
+    at = 0
+    for gap in [*re.finditer(separator, body), None]:
+        part = body[at : gap.start() if gap else len(body)]
+        stripped = part.strip()
+        if word := as_word(_WRAPPED.sub(r"\2", stripped)):
+            start = span[0] + at + part.index(stripped)
+            items.setdefault(word, (start, start + len(stripped), word))
+        at = gap.end() if gap else len(body)
+    return list(items.values())
 
 
 def as_word(token: str) -> str:
@@ -53,17 +60,6 @@ def as_word(token: str) -> str:
 def quotes(text: str) -> list[str]:
     """Quoted spans that claim to be read from the context, in order; empty ones are left out."""
     return [found for _, _, found in quote_spans(text)]
-
-
-def quote_spans(text: str) -> list[tuple[int, int, str]]:
-    """(start, end, what is quoted) of each quotation outside of the field ``next``."""
-    low, high = _next_span(text) or (len(text), len(text))
-    found = []
-    for match in _QUOTE.finditer(text):
-        body = (match[1] if match[1] is not None else match[2]).strip()
-        if body and not low <= match.start() < high:
-            found.append((match.start(), match.end(), body))
-    return found
 
 
 def without_quotes(text: str) -> str:
@@ -88,7 +84,21 @@ def stands_in(quote: str, context: str) -> bool:
     return bool(blank) and blank in context
 
 
-def _next_span(text: str) -> tuple[int, int] | None:
+def quote_spans(text: str, *, next_too: bool = False) -> list[tuple[int, int, str]]:
+    """(start, end, what is quoted) of each quotation, its marks inside of the range.
+
+    Those in the field ``next`` are left out, unless ``next_too``.
+    """
+    low, high = (next_span(text) if not next_too else None) or (len(text), len(text))
+    found = []
+    for match in _QUOTE.finditer(text):
+        body = (match[1] if match[1] is not None else match[2]).strip()
+        if body and not low <= match.start() < high:
+            found.append((match.start(), match.end(), body))
+    return found
+
+
+def next_span(text: str) -> tuple[int, int] | None:
     """Where the body of the field ``next`` stands: up to the next field, line or the end.
 
     The full stop that closes the field is left out, one that is itself named as next is not. A

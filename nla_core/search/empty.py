@@ -45,11 +45,12 @@ def explain(
     if not (words.wanted or words.unwanted or query.like or query.filters.active):
         return ("There is nothing to look for yet: no letters or digits were typed",), ()
     table = Table.VISIBLE if query.within == "visible" else Table.EXPLANATIONS
-    unknown = [term for term in words.wanted if not len(corpus.text.matches(table, term.fts, 1))]
+    lexical = words.wanted if query.mode != "semantic" or query.within == "visible" else ()
+    unknown = [term for term in lexical if not len(corpus.text.matches(table, term.fts, 1))]
     where = "visible text" if table is Table.VISIBLE else "explanation"
     why = [f"No {where} holds “{_shown(term)}”" for term in unknown]
     near = [one for term in unknown for one in _near_words(corpus, query, term, table, find)]
-    if not unknown and len(words.wanted) > 1 and not _together(corpus, words, table):
+    if not unknown and len(lexical) > 1 and not _together(corpus, words, table):
         why.append(f"Each of these words is there, but no {where} holds them all")
     if query.filters.active and not np.any(corpus.facets.mask(query.filters)):
         why.append("No reading at all passes these filters")
@@ -79,7 +80,7 @@ def not_in_words(
 
 
 def _together(corpus: Corpus, words: Words, table: Table) -> bool:
-    return bool(len(corpus.text.matches(table, words.match, 1)))
+    return bool(len(corpus.text.matches(table, replace(words, unwanted=()).match, 1)))
 
 
 def _wider(query: Query, words: Words) -> Iterator[tuple[str, str, Query]]:

@@ -1,4 +1,4 @@
-"""What every reading can be filtered by, in memory: 17 bytes a reading.
+"""What every reading can be filtered by, in memory: 16 bytes a reading.
 
 Knows columns aligned with the rows of the readings file, and how filters become one mask over them.
 Does not know words or vectors. The decision a reader would question: filters are applied before a

@@ -19,6 +19,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -161,7 +162,10 @@ class FullText:
         query = (
             f"SELECT row, transcript, turn, role, text, positions, starts FROM turns WHERE {where}"
         )
-        return [Turn(*row) for row in self._query(query, values)]
+        return [
+            Turn(*row, *(np.frombuffer(places, dtype="<i4") for places in (positions, starts)))
+            for *row, positions, starts in self._query(query, values)
+        ]
 
     def _query(self, query: str, values: Any) -> list[Any]:
         try:
@@ -198,30 +202,23 @@ class FullText:
             connection.close()
 
 
+@dataclass(frozen=True, slots=True)
 class Turn:
-    """One message of a transcript: its visible text and where its tokens stand."""
+    """One message of a transcript: its visible text, and for each of its tokens ([token] int32)
+    the position and the character where it begins. ``transcript`` is a row of the transcripts."""
 
-    __slots__ = ("_positions", "_starts", "role", "row", "text", "transcript", "turn")
-
-    def __init__(
-        self,
-        row: int,
-        transcript: int,
-        turn: int,
-        role: str,
-        text: str,
-        positions: bytes,
-        starts: bytes,
-    ) -> None:
-        self.row, self.transcript, self.turn, self.role = row, transcript, turn, role
-        self.text = text
-        self._positions = np.frombuffer(positions, dtype="<i4")
-        self._starts = np.frombuffer(starts, dtype="<i4")
+    row: int
+    transcript: int
+    turn: int
+    role: str
+    text: str
+    positions: np.ndarray
+    starts: np.ndarray
 
     def position(self, character: int) -> int:
         """The position of the token that holds the character at this offset of ``text``."""
-        place = int(np.searchsorted(self._starts, character, side="right")) - 1
-        return int(self._positions[max(place, 0)])
+        place = int(np.searchsorted(self.starts, character, side="right")) - 1
+        return int(self.positions[max(place, 0)])
 
 
 def _one_of(column: str, values: Sequence[Any]) -> str:

@@ -175,6 +175,119 @@ def line_along(
     }
 
 
+def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) -> Figure:
+    """Likeness of each explanation to the text on either side, by name of the line; the locked
+    token is an upright mark. Lines differ in colour and in dashes."""
+    looks = [(_LINE, "solid"), (_CAME, "dash"), (_BAR, "dot"), ("#c2780c", "dashdot")]
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "lines",
+                "name": name,
+                "x": list(values),
+                "y": [round(value, 4) for value in values.values()],
+                "line": {"color": colour, "width": 1.5, "dash": dash},
+                "hovertemplate": f"token %{{x}}: {plain_words(name)} %{{y:.2f}}<extra></extra>",
+            }
+            for (name, values), (colour, dash) in zip(lines.items(), looks, strict=False)
+        ],
+        "layout": {
+            "height": LINE_PX + 44,
+            "margin": {"l": 34, "r": 6, "t": 6, "b": 18},
+            "xaxis": {"showgrid": False, "zeroline": False, "fixedrange": True},
+            "yaxis": {"range": [0, 1], "nticks": 4, "fixedrange": True, "zeroline": False},
+            "shapes": []
+            if locked is None
+            else [
+                {
+                    "type": "line",
+                    "xref": "x",
+                    "yref": "paper",
+                    "x0": locked,
+                    "x1": locked,
+                    "y0": 0,
+                    "y1": 1,
+                    "line": {"color": _CAME, "width": 1.5},
+                }
+            ],
+            "hovermode": "x",
+            **_bare(),
+            "showlegend": True,
+            "legend": {"orientation": "h", "y": 1.28, "x": 0},
+        },
+    }
+
+
+def shares(
+    rows: Sequence[tuple[str, float, float, float, float | None, float | None]],
+) -> Figure:
+    """One line a concept: the share in explanations with its interval, the floor that noise alone
+    gives, and the share in the visible text. ``rows`` are (name, share, low, high, floor, text)."""
+    at = list(range(len(rows)))
+    return {
+        "data": [
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "explanations hold it (95 % interval)",
+                "x": [row[1] for row in rows],
+                "y": at,
+                "error_x": {
+                    "type": "data",
+                    "symmetric": False,
+                    "array": [row[3] - row[1] for row in rows],
+                    "arrayminus": [row[1] - row[2] for row in rows],
+                    "thickness": 1.4,
+                    "width": 3,
+                    "color": _LINE,
+                },
+                "marker": {"color": _LINE, "size": 10},
+                "hovertemplate": "%{x:.0%}<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "visible text holds it",
+                "x": [row[5] for row in rows],
+                "y": at,
+                "marker": {"color": _CAME, "size": 10, "symbol": "diamond-open"},
+                "hovertemplate": "visible text %{x:.0%}<extra></extra>",
+            },
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": "floor: noise alone",
+                "x": [row[4] for row in rows],
+                "y": at,
+                "marker": {
+                    "color": _BAR,
+                    "size": 15,
+                    "symbol": "line-ns-open",
+                    "line": {"width": 2},
+                },
+                "hovertemplate": "floor %{x:.0%}<extra></extra>",
+            },
+        ],
+        "layout": {
+            "height": 30 * len(rows) + 80,
+            "margin": {"l": 4, "r": 20, "t": 40, "b": 26},
+            "xaxis": {"range": [-0.02, 1.02], "tickformat": ".0%", "fixedrange": True},
+            "yaxis": {
+                "autorange": "reversed",
+                "tickvals": at,
+                "ticktext": [plain_words(row[0]) for row in rows],
+                "automargin": True,
+                "fixedrange": True,
+                "zeroline": False,
+            },
+            **_bare(),
+            "showlegend": True,
+            "legend": {"orientation": "h", "y": 1.16, "x": 0},
+        },
+    }
+
+
 def counts(rows: Mapping[str, int], noun: str) -> Figure:
     """Horizontal bars of how many there are of each, the most first."""
     ordered = sorted(rows.items(), key=lambda row: (-row[1], row[0]))
@@ -214,14 +327,17 @@ def counts(rows: Mapping[str, int], noun: str) -> Figure:
 
 
 def plain_words(text: str) -> str:
-    """A name in a label, with its blanks as they are and nothing that Plotly takes for markup."""
-    return plain(text.replace(" ", "\N{NO-BREAK SPACE}"))
+    """A name in a label, its blanks as they are and nothing that Plotly takes for markup."""
+    return _unmarked(visible(text).replace("·", " "), 44)
 
 
 def plain(text: str) -> str:
     """A token in a label: blanks visible, nothing that Plotly takes for markup."""
-    shown = visible(text)
-    shown = shown if len(shown) <= 22 else shown[:21] + "…"
+    return _unmarked(visible(text), 22)
+
+
+def _unmarked(shown: str, longest: int) -> str:
+    shown = shown if len(shown) <= longest else shown[: longest - 1] + "…"
     # Plotly draws a small set of HTML tags and entities and, with MathJax, text between dollars.
     return shown.replace("&", "＆").replace("<", "‹").replace(">", "›").replace("$", "＄")
 

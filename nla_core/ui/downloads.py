@@ -45,6 +45,7 @@ def buttons(
     name: str,
     rows: Callable[[], pd.DataFrame],
     formats: tuple[Format, ...] = ("csv", "jsonl", "parquet", "txt"),
+    key: str = "download",
 ) -> None:
     """One button a format; ``rows`` is asked when one is pressed."""
     source = Provenance.of(dataset)
@@ -59,7 +60,7 @@ def buttons(
             data=maker(kind),
             file_name=f"{stem}.{kind}",
             mime=MIME[kind],
-            key=f"download_{kind}",
+            key=f"{key}_{kind}",
             type="tertiary",
             on_click="ignore",
         )

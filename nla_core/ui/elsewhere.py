@@ -13,13 +13,14 @@ from typing import Any, Final
 
 import streamlit as st
 
-from nla_core.refs import SearchView, ViewState
+from nla_core.refs import ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.ui import meaning, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw
 from nla_core.ui.later import signed
 from nla_core.ui.transcript_view import ReadingFacts, TranscriptView
+from nla_core.views import SearchView
 
 MOST: Final = 6
 

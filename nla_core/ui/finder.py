@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
-from nla_core import refs
-from nla_core.refs import SearchIn, SearchMode, SearchView
+from nla_core import refs, views
+from nla_core.refs import Parsed
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import Dataset
 from nla_core.ui import facets, meaning, shell
 from nla_core.ui.html import draw
 from nla_core.ui.token_strip import FLAG_NAME
+from nla_core.views import SearchIn, SearchMode, SearchView
 
 if TYPE_CHECKING:
     from nla_core.search import Query, Results
@@ -52,8 +53,8 @@ WORDS_HELP: Final = (
 )
 
 
-def read_link() -> refs.Parsed[SearchView]:
-    return refs.parse_search(st.query_params)
+def read_link() -> Parsed[SearchView]:
+    return views.parse_search(st.query_params)
 
 
 def go(change: Callable[[SearchView], SearchView]) -> None:

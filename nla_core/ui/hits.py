@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from nla_core.refs import SearchView, ViewState
+from nla_core.refs import ViewState
 from nla_core.schema import Flag
 from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, downloads, finder, meaning, shell
@@ -21,6 +21,7 @@ from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.later import signed
 from nla_core.ui.token_strip import FLAG_NAME
+from nla_core.views import SearchView
 
 if TYPE_CHECKING:
     from nla_core.search import Hit, Near, Results

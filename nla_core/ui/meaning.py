@@ -15,7 +15,10 @@ from nla_core import opened, themes
 from nla_core.store.dataset import Dataset
 
 if TYPE_CHECKING:
+    from nla_core.compare.concepts import Concept
     from nla_core.search import Query, Results, Search
+    from nla_core.store.claims import Claims
+    from nla_core.store.concepts import StoredScores
 
 LOADING: Final = "Comparing meanings. The first time, the sentence encoder is loaded."
 
@@ -46,6 +49,19 @@ def alike(dataset: Dataset, reading_id: str, limit: int) -> Results:
     from nla_core.search import Query
 
     return results(dataset, Query(like=reading_id, per_transcript=1), limit=limit)
+
+
+def claims(dataset: Dataset) -> Claims:
+    """The judged claims beside this version. Raises NLAError where they were not computed."""
+    from nla_core.store.claims import Claims
+
+    return Claims.open(dataset)
+
+
+def scores(dataset: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
+    """How near everything is to each concept; a list that is new is scored now."""
+    with st.spinner("Scoring this watchlist. A list that was seen before is there at once."):
+        return opened.scores(dataset, concepts)
 
 
 def background(dataset: Dataset) -> themes.Background:

@@ -1,4 +1,4 @@
-"""What the tokens are coloured by: fidelity, surprisal, length of the vector, likeness to a phrase.
+"""What the tokens are coloured by: fidelity, surprisal, length of the vector, likeness, claims.
 
 Knows the scale of each measure and how to read it off a transcript. Does not know how a colour is
 drawn or a phrase embedded. The decision a reader would question: every scale is fixed, also that of
@@ -14,6 +14,7 @@ from typing import Any, Final
 from nla_core.refs import Measure
 from nla_core.ui import palette
 from nla_core.ui.transcript_view import TranscriptView
+from nla_core.views import CompareMeasure
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,9 @@ class Scale:
     help: str
 
 
-SCALES: Final[dict[Measure, Scale]] = {
+_COSINE: Final = (0.0, 0.8, 0.15, ("0", "≥ 0.80"))
+
+SCALES: Final[dict[Measure | CompareMeasure, Scale]] = {
     "fve": Scale(
         "Fidelity (FVE)",
         "",  # every card names the FVE already
@@ -66,6 +69,27 @@ SCALES: Final[dict[Measure, Scale]] = {
         ("0", "≥ 0.60"),
         "Cosine of the explanation’s sentence embedding with that of the phrase.",
     ),
+    "so_far": Scale(
+        "Like the text so far",
+        "so far",
+        *_COSINE,
+        "Cosine of the explanation with the nearest dozen words up to this token.",
+    ),
+    "to_come": Scale(
+        "Like the text to come",
+        "to come",
+        *_COSINE,
+        "Cosine of the explanation with the nearest dozen words after this token.",
+    ),
+    "unspoken": Scale(
+        "Unspoken claims that recur",
+        "unspoken",
+        0.0,
+        3.0,
+        0.0,
+        ("0", "≥ 3"),
+        "How many claims of this reading stand nowhere in the text and return in its neighbours.",
+    ),
 }
 
 
@@ -85,17 +109,19 @@ def along(
 
 def colouring(
     view: TranscriptView,
-    measure: Measure,
+    measure: Measure | CompareMeasure,
     values: Mapping[int, float],
     *,
     phrase: str = "",
     hits: Sequence[int] = (),
+    hit_words: str = "with the phrase",
 ) -> dict[str, Any]:
-    """What the strip paints, in JSON types; ``hits`` are positions that hold the phrase."""
+    """What the strip paints, in JSON types; ``hits`` are positions to be marked, ``hit_words`` what
+    the legend says of them."""
     scale = SCALES[measure]
     found = [values.get(chip.position) for chip in view.chips]
     return {
-        "id": f"{measure}/{phrase}",
+        "id": f"{measure}/{phrase}/{hash(tuple(hits))}",
         "name": scale.name,
         "short": scale.short,
         "low": scale.low,
@@ -104,4 +130,5 @@ def colouring(
         "ends": list(scale.ends),
         "values": [None if value is None else round(value, 4) for value in found],
         "hits": list(hits),
+        "hitWords": hit_words,
     }

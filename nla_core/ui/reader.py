@@ -44,7 +44,9 @@ def controls(view: ViewState, go: Go) -> None:
             key="measure",
             required=True,
             format_func=lambda name: _LABEL[name],
-            help="\n".join(f"- **{_LABEL[k]}**: {s.help}" for k, s in measures.SCALES.items()),
+            help="\n".join(
+                f"- **{label}**: {measures.SCALES[k].help}" for k, label in _LABEL.items()
+            ),
             on_change=lambda: go(lambda v: replace(v, measure=st.session_state["measure"])),
         )
         typed = st.session_state.get("phrase")

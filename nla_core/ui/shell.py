@@ -25,13 +25,14 @@ from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE, current_version
 from nla_core.store.mounts import PROJECT, mounted, root_of
 from nla_core.ui.cards import Chosen
+from nla_core.ui.collector import settle
 from nla_core.ui.html import draw
 from nla_core.ui.keys import keys
 
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
 
-PageName = Literal["explore", "browse", "search", "about"]
+PageName = Literal["explore", "browse", "search", "compare", "audit", "about"]
 Change = Callable[[refs.ViewState], refs.ViewState]
 
 P = ParamSpec("P")
@@ -63,6 +64,8 @@ _PAGES: Final[dict[PageName, str]] = {
     "explore": "Explore",
     "browse": "Browse",
     "search": "Search",
+    "compare": "Compare",
+    "audit": "Audit",
     "about": "About",
 }
 
@@ -185,6 +188,8 @@ def guarded(draw_it: Callable[P, None]) -> Callable[P, None]:
             draw_it(*args, **kwargs)
         except NLAError as error:
             refuse(error)
+        finally:
+            settle()
 
     return run_it
 

@@ -55,19 +55,23 @@ def token_panel(
     ``paragraph`` is the one that a link points at."""
     token = view.tokens[position]
     reading = view.reading(position, sample)
-    _token_line(view, token, markup=markup, on_step=on_step)
+    token_line(view, token, markup=markup, on_step=on_step)
     _choices(view, token, sample if reading is None else reading.sample, on_step=on_step)
     if reading is None:
-        draw(
-            '<p class="nla-empty">There is no reading here: this token is part of the chat '
-            "template, and only the text of the conversation is explained.</p>"
-        )
+        no_reading()
     else:
         explanation(view, reading, paragraph=paragraph)
-        _flags(reading)
+        flags(reading)
         _samples(view, reading)
     _numbers(token, reading, pair)
     _expected_next(view, token)
+
+
+def no_reading() -> None:
+    draw(
+        '<p class="nla-empty">There is no reading here: this token is part of the chat template, '
+        "and only the text of the conversation is explained.</p>"
+    )
 
 
 def invitation() -> None:
@@ -78,7 +82,7 @@ def invitation() -> None:
     )
 
 
-def _token_line(
+def token_line(
     view: TranscriptView,
     token: TokenFacts,
     *,
@@ -136,7 +140,7 @@ def _choices(
         )
 
 
-def _flags(reading: ReadingFacts) -> None:
+def flags(reading: ReadingFacts) -> None:
     if reading.flags:
         draw(
             '<ul class="nla-flags">{items}</ul>', items=join([flag_item(f) for f in reading.flags])

@@ -44,7 +44,10 @@ class Strip {
     this.cursor = null;
     this.range = null;
     this.body.addEventListener("pointerover", (e) => this.over(e));
-    this.body.addEventListener("pointerleave", () => this.hideCard());
+    this.body.addEventListener("pointerleave", () => {
+      this.hideCard();
+      window.dispatchEvent(new CustomEvent("nla:token", { detail: null }));
+    });
     this.body.addEventListener("pointerdown", (e) => this.down(e));
     this.body.addEventListener("click", (e) => this.click(e));
     this.body.addEventListener("keydown", (e) => this.key(e));
@@ -56,6 +59,11 @@ class Strip {
     };
     document.addEventListener("keydown", anywhere);
     document.addEventListener("pointerup", () => this.up());
+    const evidence = (event) => {
+      if (root.isConnected) this.showEvidence(event.detail);
+      else window.removeEventListener("nla:evidence", evidence);
+    };
+    window.addEventListener("nla:evidence", evidence);
   }
 
   show(data) {
@@ -217,9 +225,19 @@ class Strip {
     return node ? Number(node.dataset.i) : null;
   }
 
+  // Tokens that a claim rests on, lit while something else on the page points at the claim.
+  showEvidence(span) {
+    for (const node of this.nodes) node.classList.remove("evidence");
+    if (!span) return;
+    const [first, last] = span.map((p) => this.indexAt(p));
+    for (let i = first; i <= last; i++) this.nodes[i].classList.add("evidence");
+  }
+
   over(event) {
     if (event.pointerType === "touch") return;
     const i = this.indexOf(event);
+    const detail = i === null ? null : this.chips[i].position;
+    window.dispatchEvent(new CustomEvent("nla:token", { detail }));
     if (i !== null && this.pressed !== undefined && (i !== this.pressed || this.dragged)) {
       this.dragged = true;
       this.root.classList.add("dragging");

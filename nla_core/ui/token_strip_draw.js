@@ -87,7 +87,7 @@ class Scale {
     const parts = [el("span", "name", name), el("span", "end", ends[0]), ramp, el("span", "end", ends[1]), flagged];
     if (hits) {
       const hit = el("span", "key");
-      hit.append(el("span", "cell f0 hit"), `${hits} with the phrase`);
+      hit.append(el("span", "cell f0 hit"), `${hits} ${this.colour.hitWords}`);
       parts.push(hit);
     }
     return parts;

@@ -164,17 +164,17 @@ class TranscriptView:
 
     def text_until(self, position: int) -> str:
         """The visible text up to and including a token: what the model had read there."""
-        return self._visible[: self._ends[position]]
+        return self.visible[: self._ends[position]]
 
     def text_after(self, position: int) -> str:
-        return self._visible[self._ends[position] :]
+        return self.visible[self._ends[position] :]
 
     def text_holds(self, phrase: str) -> tuple[int, ...]:
         """Positions of the tokens in whose reach the phrase stands in the visible text, whatever
         its case: the last token of each occurrence, since only there it is complete."""
-        wanted, text = phrase.lower(), self._visible.lower()
-        if not wanted or len(text) != len(self._visible):  # lowering can change a text's length
-            wanted, text = phrase, self._visible
+        wanted, text = phrase.lower(), self.visible.lower()
+        if not wanted or len(text) != len(self.visible):  # lowering can change a text's length
+            wanted, text = phrase, self.visible
         found: list[int] = []
         at = text.find(wanted) if wanted else -1
         while at >= 0:
@@ -198,7 +198,8 @@ class TranscriptView:
         return wanted[0], min(wanted[1], len(self.tokens) - 1)
 
     @cached_property
-    def _visible(self) -> str:
+    def visible(self) -> str:
+        """What was visibly said: the text of all turns, without the template's markup."""
         return "".join(t.text for t in self.tokens if t.section == Section.CONTENT)
 
     @cached_property

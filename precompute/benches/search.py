@@ -5,7 +5,8 @@ Knows which queries are asked and what is measured. Does not know how the datase
 in another process, so that the memory reported is that of a process that only searches.
 
 No query is asked twice, so nothing comes from a cache but pages of files. The targets are those of
-the two-core machine that the app has to run on.
+the two-core machine that the app has to run on, and are held against wall time; processor time (of
+all threads of the process) stands beside it, because a busy machine says little by its clock.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,8 @@ def measure(root: Path, source: Path, rows: int, queries: int) -> dict[str, Any]
         [encoder.embed([*phrases.several(60)]), dataset.explanation_vectors()[:: rows // 60][:60]]
     ).astype(np.float32)
     result["recall_at_10"] = recalls(dataset, Facets(dataset), truth)
-    result["cores"], result["processor"] = os.cpu_count(), platform.processor()
+    result["cores"], result["processor"] = os.cpu_count(), platform.machine()
+    result["load_average"] = [round(one, 1) for one in os.getloadavg()]
     result["omp_threads"] = os.environ.get("OMP_NUM_THREADS", "all")
     result["targets"] = TARGETS
     result["targets_met"] = {
@@ -109,11 +111,11 @@ def measure(root: Path, source: Path, rows: int, queries: int) -> dict[str, Any]
 def make_and_build(root: Path, source: Path, rows: int) -> dict[str, Any]:
     """Seconds and MB of the dataset and of each derived file; an existing dataset is used as is,
     its derived files are built again."""
-    made = 0.0
+    made = None
     if not (root / CURRENT).exists():
         started = time.perf_counter()
         make_million(Dataset.open(source), root, rows)
-        made = time.perf_counter() - started
+        made = round(time.perf_counter() - started, 1)
     dataset = Dataset.open(root)
     started = time.perf_counter()
     fts.build(dataset)
@@ -123,7 +125,7 @@ def make_and_build(root: Path, source: Path, rows: int) -> dict[str, Any]:
     index = vectors.open_index(dataset)
     sizes = {"fts_mb": fts.FILE, "index_mb": vectors.FILE, "vectors_mb": VECTORS}
     return {
-        "make_s": round(made, 1),
+        "make_s": made,
         "fts_build_s": round(words_s, 1),
         "index_build_s": round(time.perf_counter() - started, 1),
         "index": index.kind,
@@ -138,40 +140,63 @@ def make_and_build(root: Path, source: Path, rows: int) -> dict[str, Any]:
 # ---- what is asked -------------------------------------------------------------------------------
 
 
+MOST_TRIES = 200
+"""Draws for a phrase that was not asked for yet."""
+
+
 class Phrases:
     """Queries drawn from the texts themselves, none of them twice."""
 
     def __init__(self, search: Search, rng: np.random.Generator) -> None:
         total = search.dataset.manifest.counts["readings"]
-        rows = rng.choice(total, size=min(20_000, total), replace=False)
-        text = fts.FullText(search.dataset)
-        self._words = [text.readings([int(row)])[int(row)][1].split() for row in rows[:4_000]]
+        rows = rng.choice(total, size=min(4_000, total), replace=False)
+        self._text = fts.FullText(search.dataset)
+        self._total, self._known = total, dict[str, bool]()
+        texts = self._text.readings(rows.tolist())
+        self._words = [texts[row][1].split() for row in sorted(texts)]
         self._rng = rng
         self._asked: set[str] = set()
 
     def _fresh(self, n: int, make: Callable[[list[str]], str]) -> Iterator[str]:
-        while n > 0:
-            words = self._words[self._rng.integers(len(self._words))]
-            if len(words) > 6 and (text := make(words)).strip() and text not in self._asked:
-                self._asked.add(text)
-                n -= 1
-                yield text
+        """Phrases that were not asked for; a small dataset has fewer of them, and then they repeat
+        (or, where none can be made, two words of a text stand in)."""
+        for _ in range(n):
+            text = ""
+            for _ in range(MOST_TRIES):
+                words = self._words[self._rng.integers(len(self._words))]
+                made = make(words).strip() if len(words) > 6 else ""
+                text = made or text
+                if made and made not in self._asked:
+                    break
+            text = text or " ".join(map(_bare, words[:2]))
+            self._asked.add(text)
+            yield text
 
     def several(self, n: int) -> Iterator[str]:
-        """Three to six words that stand together, as in a question about meaning."""
+        """Two to five telling words of one text, in their order: a subject to search for."""
 
         def make(words: list[str]) -> str:
-            start = self._rng.integers(len(words) - 3)
-            return " ".join(words[start : start + self._rng.integers(3, 7)]).replace('"', "")
+            telling = [word for word in map(_bare, words) if self._tells(word)]
+            start = self._rng.integers(max(len(telling) - 1, 1))
+            chosen = telling[start : start + self._rng.integers(2, 6)]
+            return " ".join(chosen) if len(chosen) > 1 else ""
 
         return self._fresh(n, make)
 
+    def _tells(self, word: str) -> bool:
+        """Letters only, and not in a tenth of all texts as the words of their fixed form are."""
+        if word not in self._known:
+            share = self._text.documents(word)[0] / self._total
+            self._known[word] = len(word) > 2 and word.isalpha() and share < 0.1
+        return self._known[word]
+
     def keywords(self, n: int) -> Iterator[str]:
-        """Words, prefixes of every length, pairs, phrases and minus words, in equal parts."""
+        """Words, prefixes of every length, pairs, phrases and minus words, in equal parts; drawn as
+        often as they stand in the texts, so the words of their fixed form are among them."""
 
         def make(words: list[str]) -> str:
             first, second, third = self._rng.choice(len(words) - 1, size=3, replace=False)
-            one, two = (words[place].strip('".,:') for place in (first, second))
+            one, two = (_bare(words[place]) for place in (first, second))
             pair = " ".join(words[third : third + 2]).replace('"', "")
             forms = [
                 f"{one} ",
@@ -183,6 +208,10 @@ class Phrases:
             return str(forms[self._rng.integers(len(forms))])
 
         return self._fresh(n, make)
+
+
+def _bare(word: str) -> str:
+    return word.strip("\"'.,:;?!()[]…")
 
 
 def timings(search: Search, phrases: Phrases, n: int) -> dict[str, Any]:
@@ -211,19 +240,27 @@ def timings(search: Search, phrases: Phrases, n: int) -> dict[str, Any]:
     return result
 
 
-def seconds(call: Callable[[Any], Any], inputs: Iterator[Any] | Sequence[Any]) -> list[float]:
+Taken = list[tuple[float, float]]
+"""(wall, processor) seconds of each call."""
+
+
+def seconds(call: Callable[[Any], Any], inputs: Iterable[Any]) -> Taken:
     taken = []
     for one in inputs:
-        started = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         call(one)
-        taken.append(time.perf_counter() - started)
+        taken.append((time.perf_counter() - wall, time.process_time() - processor))
     return taken
 
 
-def quantiles(taken: Sequence[float]) -> dict[str, float]:
+def quantiles(taken: Taken) -> dict[str, float]:
+    wall, processor = np.array(taken).T * 1000
     return {
-        name: round(1000 * float(np.quantile(taken, share)), 1)
-        for name, share in (("p50", 0.5), ("p95", 0.95), ("max", 1.0))
+        "p50": round(float(np.median(wall)), 1),
+        "p95": round(float(np.quantile(wall, 0.95)), 1),
+        "max": round(float(wall.max()), 1),
+        "cpu_p50": round(float(np.median(processor)), 1),
+        "cpu_p95": round(float(np.quantile(processor, 0.95)), 1),
     }
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from nla_core.store.files import explained, write_atomic
-from precompute.evaluation import plots
+from precompute.evaluation import plots, throughput
+from precompute.evaluation.markdown import table
 from precompute.evaluation.plots import Bar
 from precompute.evaluation.targets import Verdict, verdicts
 
 REPORT = "report.md"
-TEXT_COLUMNS = {"why", "met"}
 Figures = Mapping[str, Any]
 
 CONTROLS = {
@@ -75,7 +75,7 @@ def render(figures: Figures) -> dict[str, str]:
         _texts(figures),
         _second(figures),
         _best_of(figures),
-        _throughput(figures),
+        throughput.section(figures["throughput"]) if "throughput" in figures else "",
         _left_out(figures),
         f"## Definitions\n\n{DEFINITIONS}",
     ]
@@ -132,7 +132,7 @@ def _goals(found: Sequence[Verdict]) -> str:
     known = len(found) - unknown
     line = f"{known - len(missed)} of {known} goals that were measured are met"
     line += f"; {unknown} not measured." if unknown else "."
-    return f"## Against the goals\n\n{_table(('figure', 'value', 'goal', 'met'), rows)}\n{line}\n"
+    return f"## Against the goals\n\n{table(('figure', 'value', 'goal', 'met'), rows)}\n{line}\n"
 
 
 def _fidelity(figures: Figures) -> str:
@@ -153,7 +153,7 @@ def _fidelity(figures: Figures) -> str:
         f"(chance {_percent(figures.get('rank_same_document_chance', 0.0))})",
     }
     rows += [(name, _percent(figures[k]), "") for k, name in shares.items() if k in figures]
-    return "## Fidelity\n\n" + _table(("", "value", "95 % interval"), rows)
+    return "## Fidelity\n\n" + table(("", "value", "95 % interval"), rows)
 
 
 def _controls(figures: Figures, pictures: Mapping[str, str]) -> str:
@@ -163,9 +163,9 @@ def _controls(figures: Figures, pictures: Mapping[str, str]) -> str:
     bank = f"The bank of training vectors holds {figures['bank_n']:,}; the nearest are found with "
     return (
         "## Control lanes and floors\n\nTexts that should score badly, or that keep one part of "
-        f"the explanation:\n\n{_table(('the AR reads', 'FVE'), rows)}\n"
+        f"the explanation:\n\n{table(('the AR reads', 'FVE'), rows)}\n"
         f"What needs no explanation at all. {bank}the true vector in hand.\n\n"
-        f"{_table(('instead', 'FVE'), floors)}\n{_image('controls.svg', pictures)}"
+        f"{table(('instead', 'FVE'), floors)}\n{_image('controls.svg', pictures)}"
     )
 
 
@@ -179,7 +179,7 @@ def _tail(figures: Figures, pictures: Mapping[str, str]) -> str:
         "only its last k tokens, scores this; the explanations score as much as "
         f"{_tokens(figures['worth_k_tokens'], figures)}, gold labels as much as "
         f"{_tokens(figures['worth_k_tokens_gold'], figures)}.\n\n"
-        f"{_table(('k', 'FVE'), rows)}\n{_image('tail.svg', pictures)}"
+        f"{table(('k', 'FVE'), rows)}\n{_image('tail.svg', pictures)}"
     )
 
 
@@ -200,7 +200,7 @@ def _groups(figures: Figures, pictures: Mapping[str, str]) -> str:
                 (group, f"{v['n']:,}", _f(v["fve"]), _f(v["fve_gold"]))
                 for group, v in figures[key].items()
             ]
-            parts.append(_table((name, "vectors", "FVE", "FVE of gold labels"), rows))
+            parts.append(table((name, "vectors", "FVE", "FVE of gold labels"), rows))
             parts.append(_image(f"{key}.svg", pictures))
     parts.append(_image("distribution.svg", pictures))
     return "\n".join(part for part in parts if part)
@@ -229,7 +229,7 @@ def _texts(figures: Figures) -> str:
     }
     rows = [(name, *three(key)) for key, name in claims.items() if key in figures]
     header = ("", "explanations", "gold labels", "another's")
-    return f"## What the texts say\n\n{_table(('', 'value'), plain)}\n{_table(header, rows)}"
+    return f"## What the texts say\n\n{table(('', 'value'), plain)}\n{table(header, rows)}"
 
 
 def _second(figures: Figures) -> str:
@@ -245,7 +245,7 @@ def _second(figures: Figures) -> str:
         for name, suffix in (("explanations", ""), ("gold labels", "_gold"))
     ]
     return "## A second reconstructor\n\nAn AR that was not trained together with the AV.\n\n" + (
-        _table(("FVE of", "own AR", "second AR", "difference"), rows)
+        table(("FVE of", "own AR", "second AR", "difference"), rows)
     )
 
 
@@ -262,28 +262,15 @@ def _best_of(figures: Figures) -> str:
         f"## Best of {figures['best_of_n']}\n\nSampled at temperature "
         f"{figures['best_of_temperature']:g} and chosen by the pair's own AR with the true vector "
         "in hand. Choosing by the AR can also choose what fools it: the second AR's score tells."
-        "\n\n" + _table(("", "own AR", "second AR"), rows)
+        "\n\n" + table(("", "own AR", "second AR"), rows)
     )
-
-
-def _throughput(figures: Figures) -> str:
-    """Whatever stages the file names; nested values are shown as ``stage: name``."""
-    if "throughput" not in figures:
-        return ""
-    rows = []
-    for stage, value in figures["throughput"].items():
-        cells = value.items() if isinstance(value, Mapping) else [("", value)]
-        for name, cell in cells:
-            shown = f"{cell:,.4g}" if isinstance(cell, float) else str(cell)
-            rows.append((f"{stage}: {name}" if name else stage, shown))
-    return "## Throughput\n\n" + _table(("", "value"), rows)
 
 
 def _left_out(figures: Figures) -> str:
     if not figures["left_out"]:
         return ""
     rows = [(f"`{name}`", why) for name, why in figures["left_out"].items()]
-    return "## Left out\n\n" + _table(("figure", "why"), rows)
+    return "## Left out\n\n" + table(("figure", "why"), rows)
 
 
 def _pictures(figures: Figures) -> dict[str, str]:
@@ -334,16 +321,6 @@ def _image(name: str, pictures: Mapping[str, str]) -> str:
         return ""
     title = pictures[name].split("<title>")[1].split("</title>")[0]
     return f'<img src="{name}" alt="{title}">\n'
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    aligned = ["---", *["---" if name in TEXT_COLUMNS else "---:" for name in header[1:]]]
-    lines = [header, aligned, *([_cell(c) for c in row] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _f(value: float) -> str:

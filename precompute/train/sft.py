@@ -100,7 +100,7 @@ def train(
     for batch in _batches(lengths, settings, step):
         labels = data.rows["label"].iloc[batch.tolist()].tolist()
         hidden = data.hidden[batch].float()
-        loss, micro_batch = fitting(partial(_backward, task, hidden, labels), micro_batch)
+        loss, micro_batch = fitting(partial(backward, task, hidden, labels), micro_batch)
         norm = weights.step(
             settings.lr * schedule(step, settings.steps, settings.warmup, settings.final_lr_share),
             settings.clip,
@@ -128,7 +128,7 @@ def train(
             return
 
 
-def _backward(task: Task, hidden: Tensor, labels: Sequence[str], size: int) -> float:
+def backward(task: Task, hidden: Tensor, labels: Sequence[str], size: int) -> float:
     """Gradients of the mean loss of a batch, ``size`` rows at a time; returns the loss."""
     for parameter in task.parameters:
         parameter.grad = None

@@ -41,7 +41,7 @@ class HashEncoder:
         return hash_vectors(texts, self.dimension).astype(np.float32)
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def encoder() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opened, "encoder", HashEncoder)

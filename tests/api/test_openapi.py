@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from nla_core.api.routes import OPENAPI, PREFIX, ROUTES, Route
 from nla_core.store.dataset import Dataset
 
 DOCUMENT: dict[str, Any] = json.loads(OPENAPI.read_text(encoding="utf-8"))
+GUIDE = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
 TYPES = {
     "text": "string",
@@ -158,3 +160,29 @@ def test_the_file_is_served_as_it_is(client: TestClient) -> None:
     response = client.get(f"{PREFIX}/openapi.json")
     assert response.headers["content-type"] == "application/json"
     assert response.content == OPENAPI.read_bytes()
+
+
+def documented() -> list[str]:
+    """Paths and queries of the examples in docs/api.md."""
+    return re.findall(r"http://127\.0\.0\.1:8501(/api/v1/[^\s']+)", GUIDE)
+
+
+@pytest.mark.parametrize("address", documented())
+def test_examples_of_the_guide_are_understood(client: TestClient, address: str) -> None:
+    response = client.get(address)
+    unknown_id = response.status_code == 404 and "There is no" in response.json()["error"]["what"]
+    assert response.status_code == 200 or unknown_id, response.text
+
+
+def test_the_guide_names_every_route() -> None:
+    listed = re.findall(r"^\| (`/.+`) \|", GUIDE, re.MULTILINE)
+    paths = {path for cell in listed for path in re.findall(r"`([^`]+)`", cell)}
+    assert paths | {"/openapi.json"} == {route.path for route in ROUTES}
+
+
+def test_the_notebook_of_the_guide_runs(
+    dataset_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source,) = re.findall(r"^```python\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
+    exec(compile(source.replace("data/demo", str(dataset_root)), "docs/api.md", "exec"), {})
+    assert "mean_fve" in capsys.readouterr().out

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nla_core.refs import SearchView, ViewState
+from nla_core.refs import ViewState
+from nla_core.views import SearchView
 from tests.helpers import make_dataset
 
 APP = Path(__file__).resolve().parents[2] / "app.py"
@@ -37,7 +38,7 @@ def open_app(dataset_root: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     def run(
         view: ViewState | SearchView | None = None,
         *,
-        root: Path | None = None,
+        root: Path | str | None = None,
         page: str | None = None,
         **params: str,
     ) -> AppTest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from nla_core.refs import ViewState, parse
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE
 from tests.app.conftest import Open
-from tests.helpers import ERROR_PROMPT, RAWVAR, make_dataset, transcript_id_of
+from tests.helpers import ERROR_PROMPT, PAIR, RAWVAR, make_dataset, transcript_id_of
 
 FACTS = transcript_id_of("facts-001")
 LANGUAGE = transcript_id_of("language-001")
@@ -307,3 +308,38 @@ def test_a_refusal_in_the_middle_of_a_run_is_a_message(
     assert not app.exception
     assert "The dataset took too long" in html(app)
     assert "Try again." in html(app)
+
+
+# ---- several datasets ----------------------------------------------------------------------------
+
+
+def test_the_same_token_by_another_pair(open_app: Open, dataset_root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    make_dataset(other, pair=PAIR | {"pair_id": "tiny-L3", "layer": 3})
+    position = content_positions(dataset_root, FACTS)[3]
+    both = f"{dataset_root}{os.pathsep}{other}"
+    app = open_app(ViewState(transcript=FACTS, position=position), root=both)
+    assert not app.exception
+    drawn = [
+        json.loads(c.proto.json or c.proto.mixed.json)
+        for c in app.get("bidi_component")
+        if c.proto.component_name == "nla_cards"
+    ]
+    (cards,) = [card for card in drawn if card["label"] == "The same token by other pairs"]
+    (item,) = cards["groups"][0]["items"]
+    assert "tiny-L3, layer 3" in item["facts"]
+    assert item["query"] == ViewState(dataset="other", transcript=FACTS, position=position).query
+    app = open_app(ViewState(dataset="other", transcript=FACTS, position=position), root=both)
+    assert html(app).count(reading(other, FACTS, position)["explanation"].splitlines()[0]) == 1
+
+
+def test_a_dataset_that_is_not_here_is_named(open_app: Open) -> None:
+    app = open_app(ViewState(dataset="elsewhere"))
+    assert not app.exception
+    assert "There is no dataset “elsewhere” here" in html(app)
+
+
+def test_a_short_link_to_nothing_says_so(open_app: Open) -> None:
+    app = open_app(ViewState(reading="ffffffffffff"))
+    assert not app.exception
+    assert "no reading “ffffffffffff”" in html(app)

@@ -7,9 +7,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from nla_core.refs import SearchView, parse_query, parse_search
+from nla_core.refs import parse_query
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import Dataset
+from nla_core.views import SearchView, parse_search
 from tests.app.conftest import Open
 from tests.app.test_explore import component, html
 from tests.helpers import transcript_id_of

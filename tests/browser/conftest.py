@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prompts of the other tests, their answers five times over, and one of 500 tokens."""
     root = tmp_path_factory.mktemp("browser") / "dataset"
@@ -40,7 +40,7 @@ def dataset_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def window() -> Iterator[Any]:
     if chromium() is None:
         if os.environ.get("CI", "").lower() == "true":
@@ -50,7 +50,7 @@ def window() -> Iterator[Any]:
         yield opened
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def address(window: Any, dataset_root: Path) -> Iterator[str]:
     with serving(dataset_root) as url:
         yield url
@@ -68,7 +68,11 @@ def visit(window: Any, address: str) -> Iterator[Callable[..., Any]]:
         if said.type == "error" and not probe:
             complaints.append(f"{said.text} ({said.location['url']})")
 
-    def open_page(path: str, *, width: int = 1280, height: int = 860, **options: Any) -> Any:
+    own = address
+
+    def open_page(
+        path: str, *, address: str = own, width: int = 1280, height: int = 860, **options: Any
+    ) -> Any:
         context = window.new_context(viewport={"width": width, "height": height}, **options)
         contexts.append(context)
         page = context.new_page()

@@ -99,6 +99,7 @@ def test_hovering_shows_a_reading_without_locking_it(visit: Visit, dataset_root:
 def test_keys_move_the_lock_and_let_go(visit: Visit, dataset_root: Path) -> None:
     positions = content(dataset_root, FACTS)
     page = visit("/?" + TokenRef(FACTS, positions[5]).query)
+    page.wait_for_timeout(1500)  # the charts come after the first token
     chip(page, positions[5]).click()
     for key, at in [
         ("ArrowRight", 6),
@@ -277,6 +278,7 @@ def test_a_phone_has_no_sideways_scroll(visit: Visit, path: str) -> None:
 def test_a_tap_locks(visit: Visit, dataset_root: Path) -> None:
     position = content(dataset_root, FACTS)[2]
     page = visit("/?t=" + FACTS, width=390, height=844, has_touch=True, is_mobile=True)
+    page.wait_for_timeout(1500)  # the charts come after the first token
     chip(page, position).tap()
     shows(page, dataset_root, TokenRef(FACTS, position))
     expect(page.locator(".nla-said")).to_be_in_viewport()

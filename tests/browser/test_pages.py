@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from nla_core.refs import SearchView, ViewState
+from nla_core.refs import ViewState
+from nla_core.views import SearchView
+from scripts.screenshots import serving
 from tests.helpers import transcript_id_of
 
 Visit = Callable[..., Any]
@@ -29,21 +31,42 @@ PAGES = {
     "/search?" + SearchView(text="geography", mode="keyword").query: ".cards mark",
     "/about": ".nla-facts",
 }
+# These show what is derived beside a dataset, and the shipped one has it.
+OF_THE_DEMO = {
+    "/compare?t=9c6d383ba891&p=30": ".claims li",
+    "/audit?concept=refusing": ".cards .card",
+}
 EVERY = pytest.mark.parametrize("path", list(PAGES))
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 SIDEWAYS = """() => Math.max(document.documentElement.scrollWidth,
     document.querySelector('[data-testid=stMain]').scrollWidth) - window.innerWidth"""
 
 
+@pytest.fixture(scope="module")
+def demo(window: Any) -> Iterator[str]:
+    with serving() as address:
+        yield address
+
+
 @EVERY
 def test_a_cold_link_is_drawn_whole(visit: Visit, path: str) -> None:
     """Cold on a phone, then at every width in both schemes."""
     page = visit(path, width=360, height=900, color_scheme="light")
+    drawn_whole(page, PAGES[path])
+
+
+@pytest.mark.parametrize("path", list(OF_THE_DEMO))
+def test_a_cold_link_to_what_is_derived(visit: Visit, demo: str, path: str) -> None:
+    page = visit(path, address=demo, width=360, height=900, color_scheme="light")
+    drawn_whole(page, OF_THE_DEMO[path])
+
+
+def drawn_whole(page: Any, what: str) -> None:
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         for width in (360, 1100, 2560):
             page.set_viewport_size({"width": width, "height": 900})
-            expect(page.locator(PAGES[path]).first).to_be_visible()
+            expect(page.locator(what).first).to_be_visible()
             expect(page.get_by_test_id("stException")).to_have_count(0)
             page.wait_for_timeout(250)
             assert page.evaluate(SIDEWAYS) <= 0, (scheme, width)
@@ -52,9 +75,21 @@ def test_a_cold_link_is_drawn_whole(visit: Visit, path: str) -> None:
 @EVERY
 @SCHEMES
 def test_nothing_keeps_people_out(visit: Visit, path: str, scheme: str) -> None:
-    """axe-core finds no serious violation of WCAG 2.2 A and AA."""
     page = visit(path, color_scheme=scheme)
-    expect(page.locator(PAGES[path]).first).to_be_visible()
+    accessible(page, PAGES[path])
+
+
+@pytest.mark.parametrize("path", list(OF_THE_DEMO))
+@SCHEMES
+def test_nothing_keeps_people_from_what_is_derived(
+    visit: Visit, demo: str, path: str, scheme: str
+) -> None:
+    accessible(visit(path, address=demo, color_scheme=scheme), OF_THE_DEMO[path])
+
+
+def accessible(page: Any, what: str) -> None:
+    """axe-core finds no serious violation of WCAG 2.2 A and AA."""
+    expect(page.locator(what).first).to_be_visible()
     page.wait_for_timeout(1500)  # charts come after the first token
     found = Axe().run(page).response["violations"]
     serious = [
@@ -88,6 +123,14 @@ def test_an_embedded_page_is_the_transcript_alone(visit: Visit) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Capital of France")
     expect(page.locator(".library")).to_have_count(0)
     expect(page.get_by_role("link", name="Browse")).to_have_count(0)
+
+
+def test_claim_and_evidence_light_each_other(visit: Visit, demo: str) -> None:
+    page = visit("/compare?t=9c6d383ba891&p=30", address=demo)
+    page.locator(".claims li.said", has_text="Saturn").first.hover()
+    expect(page.locator(".chip.evidence")).to_have_text(["Saturn"])
+    page.locator(".chip.locked").hover()
+    expect(page.locator(".claims li.lit").first).to_contain_text("Saturn")
 
 
 def test_browse_opens_a_transcript_and_back_returns(visit: Visit) -> None:

@@ -37,6 +37,7 @@ def marked(page: Any, first: int, last: int) -> None:
 def test_dragging_over_tokens_marks_a_range(visit: Visit, dataset_root: Path) -> None:
     first, last = content(dataset_root, LONG)[12], content(dataset_root, LONG)[15]
     page = visit("/?" + ViewState(transcript=LONG).query)
+    page.wait_for_timeout(1500)  # the charts come after the first token
     chip(page, first).hover()
     page.mouse.down()
     chip(page, last).hover()

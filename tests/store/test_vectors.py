@@ -17,6 +17,7 @@ from nla_core.store.vectors import (
     FILE,
     ApproximateIndex,
     ExactIndex,
+    RowReader,
     VectorIndex,
     build,
     open_index,
@@ -141,6 +142,20 @@ def test_scores_of_some_rows(rows: np.ndarray) -> None:
     np.testing.assert_allclose(
         scores_of(rows, chosen, query), rows[chosen].astype(np.float32) @ query, atol=1e-6
     )
+
+
+def test_scattered_rows_are_read_as_they_are_mapped(rows: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    query = queries(rows, 1)[0]
+    rng = np.random.default_rng(3)
+    reader = RowReader(mapped)
+    (tmp_path / "rows.npy").unlink()
+    for chosen in ([], [0], [ROWS - 1], range(ROWS), rng.choice(ROWS, 500, replace=False)):
+        wanted = np.sort(np.array(chosen, dtype=np.int64))
+        expected = rows[wanted].astype(np.float32) @ query
+        for one in (reader, RowReader(mapped), RowReader(rows)):
+            np.testing.assert_allclose(one.scores(wanted, query), expected, atol=1e-6)
 
 
 # ---- beside a dataset ----------------------------------------------------------------------------

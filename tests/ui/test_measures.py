@@ -11,6 +11,7 @@ from nla_core.refs import Measure
 from nla_core.store.dataset import Dataset
 from nla_core.ui import measures
 from nla_core.ui.transcript_view import TranscriptView
+from nla_core.views import CompareMeasure
 from tests.helpers import make_dataset, transcript_id_of
 
 
@@ -26,7 +27,7 @@ def view(tmp_path_factory: pytest.TempPathFactory) -> TranscriptView:
 
 
 def test_every_measure_that_a_link_names_has_a_scale() -> None:
-    assert set(measures.SCALES) == set(get_args(Measure))
+    assert set(measures.SCALES) == {*get_args(Measure), *get_args(CompareMeasure)}
     for scale in measures.SCALES.values():
         assert scale.low <= scale.zero < scale.high
 

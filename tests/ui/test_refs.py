@@ -13,23 +13,19 @@ from nla_core import refs
 from nla_core.links import unglued
 from nla_core.refs import (
     PARAMS,
-    SEARCH_PARAMS,
     FidelityBand,
     Layout,
     LengthBand,
     Measure,
-    SearchIn,
-    SearchMode,
-    SearchView,
     SortKey,
     TokenRef,
     ViewState,
     parse,
     parse_query,
-    parse_search,
 )
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import TranscriptSort
+from nla_core.views import SEARCH_PARAMS, SearchIn, SearchMode, SearchView, parse_search
 
 ids = st.from_regex(refs.ID_FORM, fullmatch=True).filter(lambda text: unglued(text) == text)
 

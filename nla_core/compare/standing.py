@@ -1,0 +1,311 @@
+"""Where a claim stands in the visible text: said, foreseen, unspoken, not found, or unclear.
+
+Knows the rule. Does not know how texts are cut or embedded, nor where its thresholds come from.
+
+- A quotation is ``said`` where it stands verbatim up to the token, ``foreseen`` where it stands
+  only beyond it, else ``quote not found``. Meaning never rescues a quotation.
+- An expected word is ``foreseen`` where it is what comes next. Otherwise a content word is judged
+  like a topic; a word such as *the* is ``unclear``: it stands everywhere and came nowhere.
+- A topic or name is ``said`` if its words (stems) stand up to the token, ``foreseen`` if they
+  stand only after it. Else its nearest word in meaning decides: near enough counts as standing,
+  far enough as ``unspoken``, in between is ``unclear``. Meaning never rescues a name, a number or
+  a word of a script that the encoder does not read.
+- A sentence is scored by the share of its content words that stand there, mixed with the
+  similarity to its nearest window. A number that does not stand there, or a word that is negated
+  on one side only, is never rescued by meaning.
+
+The decision a reader would question: words that describe texts (*phrase*, *token*, *suggests*) are
+left out of a sentence, for an explanation speaks about the text while the text speaks of the world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+import numpy as np
+
+from nla_core.compare.claims import Claim, Kind
+from nla_core.compare.grammar import END, as_word, without_quotes
+from nla_core.compare.lexical import Word, about_texts, words
+from nla_core.compare.semantic import Embed, Near, SemanticIndex
+from nla_core.compare.thresholds import Thresholds
+from nla_core.compare.visible import Span, Visible, plain_quote
+from nla_core.schema import Role
+
+
+class Standing(StrEnum):
+    SAID = "said"
+    FORESEEN = "foreseen"
+    UNSPOKEN = "unspoken"
+    QUOTE_NOT_FOUND = "quote not found"
+    UNCLEAR = "unclear"
+
+
+STANDING_TEXT: dict[Standing, str] = {
+    Standing.SAID: "stands in the visible text up to this token",
+    Standing.FORESEEN: "stands only in the visible text after this token",
+    Standing.UNSPOKEN: "stands nowhere in the visible text",
+    Standing.QUOTE_NOT_FOUND: "is given as a quotation, and the transcript does not hold it",
+    Standing.UNCLEAR: "cannot be held against the visible text with confidence",
+}
+"""What each says of a claim, for legends: 'this claim ...'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``score`` is in [0, 1]: how well the evidence supports the claim; for ``unspoken`` how far
+    the claim is from everything; for a quotation that is not found, the share of its words that
+    stand together. ``evidence`` is None where there is nothing to point at."""
+
+    standing: Standing
+    score: float
+    evidence: Span | None
+
+
+_ROLES = {
+    "user": Role.USER,
+    "answer": Role.ASSISTANT,
+    "assistant": Role.ASSISTANT,
+    "system": Role.SYSTEM,
+}
+
+SIM_LOW, SIM_HIGH = 0.15, 0.75
+"""Cosines of MiniLM between which a sentence goes from unrelated to the same thing said."""
+
+
+class Meaning:
+    """Similarities of all claims of one transcript to its windows and words, computed at once."""
+
+    def __init__(self, visible: Visible, embed: Embed, claims: Sequence[Claim]) -> None:
+        self.windows = SemanticIndex.of_windows(visible, embed)
+        self._words = SemanticIndex.of_words(visible, embed)
+        self._rows: dict[tuple[bool, str], np.ndarray] = {}
+        for is_sentence in (True, False):
+            index = self.windows if is_sentence else self._words
+            wanted = [
+                own_words(c)
+                for c in claims
+                if (c.kind is Kind.SENTENCE) is is_sentence
+                and c.kind not in (Kind.QUOTE, Kind.TEXT, Kind.PLACE)
+            ]
+            wanted = list(dict.fromkeys(wanted))
+            if wanted:
+                rows = index.similarities(embed(wanted))
+                self._rows.update(((is_sentence, t), r) for t, r in zip(wanted, rows, strict=True))
+
+    def nearest(self, claim: Claim, position: int) -> tuple[Near | None, Near | None]:
+        """(best up to the token, best after it); a sentence to windows, anything else to words."""
+        is_sentence = claim.kind is Kind.SENTENCE
+        index = self.windows if is_sentence else self._words
+        return index.nearest(self._rows[is_sentence, own_words(claim)], position)
+
+
+def judge(
+    claim: Claim,
+    visible: Visible,
+    position: int,
+    meaning: Meaning | None,
+    thresholds: Thresholds,
+) -> Verdict:
+    """The standing of one claim of the reading at ``position``.
+
+    Without ``meaning`` only words count: the lexical baseline.
+    """
+    match claim.kind:
+        case Kind.PLACE:
+            return _place(claim, visible, position)
+        case Kind.QUOTE | Kind.TEXT:
+            return _quotation(claim.text, visible, position)
+        case Kind.PREDICTION:
+            return _expected(claim, visible, position, meaning, thresholds)
+        case Kind.SENTENCE:
+            return _sentence(claim, visible, position, meaning, thresholds)
+        case _:
+            return _topic(claim, visible, position, meaning, thresholds)
+
+
+def content_words(claim: Claim) -> tuple[Word, ...]:
+    """The words by which a claim is judged: content words, and in a sentence none about texts.
+
+    ``[end]`` is a mark, not a word.
+    """
+    if claim.kind is Kind.PREDICTION and as_word(claim.text) == END:
+        return ()
+    return _content_words(own_words(claim), claim.kind is Kind.SENTENCE)
+
+
+@lru_cache(maxsize=65_536)  # the same few thousand words are claimed over and over
+def _content_words(text: str, is_sentence: bool) -> tuple[Word, ...]:
+    found = (word for word in words(text) if word.is_content)
+    return tuple(word for word in found if not (is_sentence and about_texts(word)))
+
+
+def own_words(claim: Claim) -> str:
+    """What a sentence says in its own words: its quotations are claims of their own."""
+    return without_quotes(claim.text) if claim.kind is Kind.SENTENCE else claim.text
+
+
+def _place(claim: Claim, visible: Visible, position: int) -> Verdict:
+    role = _ROLES.get(claim.text.casefold())
+    if role is None:  # "Text": raw text, which has no speaker
+        return Verdict(Standing.UNCLEAR, 0.0, None)
+    if visible.roles[position] == role:
+        return Verdict(Standing.SAID, 1.0, None)
+    later = role in visible.roles[position + 1 :]
+    return Verdict(Standing.FORESEEN if later else Standing.UNSPOKEN, 1.0, None)
+
+
+def _quotation(quote: str, visible: Visible, position: int) -> Verdict:
+    before, after = visible.find_quote(quote, position)
+    if before is not None:
+        return Verdict(Standing.SAID, 1.0, before)
+    if after is not None:
+        return Verdict(Standing.FORESEEN, 1.0, after)
+    if not plain_quote(quote):  # blanks alone: a quoted line break
+        blank = quote.replace("\\n", "\n").replace("\\t", "\t")
+        at = visible.text.rfind(blank, 0, visible.cut(position)) if blank else -1
+        if at >= 0:
+            return Verdict(Standing.SAID, 1.0, visible.span(at, at + len(blank)))
+    share, run = visible.longest_run(quote, position)
+    return Verdict(Standing.QUOTE_NOT_FOUND, share, run)
+
+
+def _expected(
+    claim: Claim, visible: Visible, position: int, meaning: Meaning | None, limits: Thresholds
+) -> Verdict:
+    word = as_word(claim.text)
+    if word == END:
+        ends = position + 1 >= len(visible) or visible.ends[position + 1] == visible.cut(position)
+        return Verdict(Standing.FORESEEN if ends else Standing.UNCLEAR, float(ends), None)
+    if (came := comes_next(word, visible, position)) is not None:
+        return Verdict(Standing.FORESEEN, 1.0, came)
+    if len(words(word)) > 1:
+        quoted = _quotation(claim.text, visible, position)
+        if quoted.standing is not Standing.QUOTE_NOT_FOUND:
+            return quoted
+    return _topic(claim, visible, position, meaning, limits)
+
+
+def comes_next(word: str, visible: Visible, position: int) -> Span | None:
+    """Where an expected word stands if it is what the visible text goes on with; else None.
+
+    An inflected form counts, and so does the rest of a word that the token has begun. A word is
+    what comes next even if a punctuation mark comes before it; a line break is not passed over.
+    """
+    cut = visible.cut(position)
+    rest = visible.text[cut : cut + len(word) + 8]
+    literal = word.replace("\\n", "\n").replace("\\t", "\t")
+    for lead in dict.fromkeys((0, len(rest) - len(rest.lstrip(" ")))):
+        end = lead + len(literal)
+        if literal and rest[lead:end].casefold() == literal:
+            following = visible.text[cut + end : cut + end + 1]
+            if not (literal[-1].isalnum() and following.isalnum()):
+                return visible.span(cut + lead, cut + end)
+    named = words(word)
+    at = visible.words_before(position)
+    if len(named) == 1 and at < len(visible.words):
+        coming = visible.words[at]
+        gap = visible.text[cut : coming.start]
+        if coming.start >= cut and coming.stem == named[0].stem and "\n" not in gap:
+            return visible.span(coming.start, coming.end)
+    return None
+
+
+def _topic(
+    claim: Claim, visible: Visible, position: int, meaning: Meaning | None, limits: Thresholds
+) -> Verdict:
+    named = content_words(claim)
+    if not named:
+        return Verdict(Standing.UNCLEAR, 0.0, None)
+    places = [visible.find_word(word.stem, position) for word in named]
+    if all(before for before, _ in places):
+        return Verdict(Standing.SAID, 1.0, _around(visible, [b for b, _ in places if b]))
+    if all(before or after for before, after in places):
+        later = [after for before, after in places if not before and after]
+        return Verdict(Standing.FORESEEN, 1.0, _around(visible, later))
+    # 14 is not nearly 15, nor Peru nearly Chile; and the encoder reads Latin script only.
+    if claim.kind is Kind.NAME or any(w.is_number or not w.text.isascii() for w in named):
+        return Verdict(Standing.UNSPOKEN, 1.0, None)
+    before, after = meaning.nearest(claim, position) if meaning else (None, None)
+    if before and before.score >= limits.word_said:
+        return Verdict(Standing.SAID, before.score, before.span)
+    if after and after.score >= limits.word_foreseen:
+        return Verdict(Standing.FORESEEN, after.score, after.span)
+    return _far(before, after, 0.0, limits.word_unspoken)
+
+
+def _sentence(
+    claim: Claim, visible: Visible, position: int, meaning: Meaning | None, limits: Thresholds
+) -> Verdict:
+    named = content_words(claim)
+    if not named:
+        return Verdict(Standing.UNCLEAR, 0.0, None)
+    limit = visible.words_before(position)
+    so_far = [_agrees(word, visible, 0, limit) for word in named]
+    at_all = [_agrees(word, visible, 0, len(visible.words)) for word in named]
+    before, after = meaning.nearest(claim, position) if meaning else (None, None)
+    mix = limits.sentence_mix if meaning else 1.0
+    said = _mixed(so_far, before, mix)
+    coming = _mixed(at_all, after, mix) if any(at_all) and at_all != so_far else 0.0
+    firm = [_is_firm(word, visible) for word in named]
+    hits = [hit for hit in so_far if hit]
+    if said >= limits.sentence_said and _all_hit(so_far, firm):
+        is_near = before is not None and before.score > SIM_HIGH / 2
+        span = before.span if before and is_near else _around(visible, hits[-1:])
+        return Verdict(Standing.SAID, said, span)
+    if coming >= limits.sentence_foreseen and _all_hit(at_all, firm) and coming > said:
+        later = [hit for hit, early in zip(at_all, so_far, strict=True) if hit and not early]
+        return Verdict(Standing.FORESEEN, coming, _around(visible, later[:1]))
+    best = max(said, coming)
+    if best < limits.sentence_unspoken:
+        return Verdict(Standing.UNSPOKEN, 1.0 - best, None)
+    return Verdict(Standing.UNCLEAR, best, before.span if before else None)
+
+
+def _agrees(word: Word, visible: Visible, low: int, high: int) -> Word | None:
+    """The last such word among ``[low, high)`` that is negated as this one is; None without."""
+    for index in reversed(visible.indices(word.stem)):
+        if low <= index < high and visible.words[index].negated == word.negated:
+            return visible.words[index]
+    return None
+
+
+def _is_firm(word: Word, visible: Visible) -> bool:
+    """Whether meaning must not stand in for this word: a number, or one that the transcript has
+    and only negated where the claim does not negate it, or the other way round."""
+    found = visible.indices(word.stem)
+    turned = bool(found) and all(visible.words[i].negated != word.negated for i in found)
+    return word.is_number or turned
+
+
+def _all_hit(hits: Sequence[Word | None], firm: Sequence[bool]) -> bool:
+    return all(hit is not None for hit, is_firm in zip(hits, firm, strict=True) if is_firm)
+
+
+def _mixed(hits: Sequence[Word | None], near: Near | None, mix: float) -> float:
+    share = sum(hit is not None for hit in hits) / len(hits)
+    if near is None:
+        return mix * share if mix < 1.0 else share
+    similarity = float(np.clip((near.score - SIM_LOW) / (SIM_HIGH - SIM_LOW), 0.0, 1.0))
+    return mix * share + (1.0 - mix) * similarity
+
+
+def _far(before: Near | None, after: Near | None, floor: float, limit: float) -> Verdict:
+    best = max([floor, *(near.score for near in (before, after) if near)])
+    if best < limit:
+        return Verdict(Standing.UNSPOKEN, 1.0 - max(0.0, best), None)
+    nearest = max((n for n in (before, after) if n), key=lambda near: near.score)
+    return Verdict(Standing.UNCLEAR, best, nearest.span)
+
+
+def _around(visible: Visible, found: Sequence[Word]) -> Span | None:
+    """From the first to the last word if they stand close together, else the last one alone."""
+    if not found:
+        return None
+    start, end = min(w.start for w in found), max(w.end for w in found)
+    if end - start > 120:
+        start, end = found[-1].start, found[-1].end
+    return visible.span(start, end)

@@ -1,0 +1,245 @@
+"""Compare and Audit: claims against the text, the view is the URL, nothing asked breaks it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from streamlit.testing.v1 import AppTest
+
+from nla_core import opened, watchlist
+from nla_core.compare.concepts import SHIPPED
+from nla_core.compare.semantic import EmbedOnce
+from nla_core.compare.thresholds import Thresholds
+from nla_core.store.dataset import Dataset
+from nla_core.views import AuditView, CompareMeasure, CompareView, parse_audit, parse_compare
+from precompute.compare import compare_dataset
+from tests.app.conftest import Open
+from tests.app.test_explore import component, content_positions, html
+from tests.helpers import ERROR_PROMPT, hash_vectors, make_dataset, transcript_id_of
+
+COMPARE, AUDIT = "pages/compare.py", "pages/audit.py"
+FACTS = transcript_id_of("facts-001")
+
+
+class HashEncoder:
+    """Gives the vectors that `make_dataset` publishes."""
+
+    name = "tests"
+    dimension = 16
+    loaded = True
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        return hash_vectors(texts, self.dimension).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def judged_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("compare") / "judged"
+    make_dataset(root, samples=2)
+    encoder = HashEncoder()
+    compare_dataset(Dataset.open(root), Thresholds.load(), encoder, EmbedOnce(encoder.embed))
+    return root
+
+
+@pytest.fixture
+def judged(
+    open_app: Open, judged_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., AppTest]:
+    monkeypatch.setattr(opened, "encoder", HashEncoder)
+    monkeypatch.setenv(watchlist.OWN_VARIABLE, str(tmp_path / "own"))
+    return lambda *args, **kwargs: open_app(*args, root=judged_root, **kwargs)
+
+
+def compared(app: AppTest) -> CompareView:
+    parsed = parse_compare({k: str(v) for k, v in dict(app.query_params).items()})
+    assert parsed.problems == ()
+    return parsed.view
+
+
+def audited(app: AppTest) -> AuditView:
+    parsed = parse_audit({k: str(v) for k, v in dict(app.query_params).items()})
+    assert parsed.problems == ()
+    return parsed.view
+
+
+def claims_of(app: AppTest) -> dict[str, Any]:
+    return component(app, "nla_claims")
+
+
+def test_every_claim_stands_somewhere_in_its_explanation(
+    judged: Callable[..., AppTest], judged_root: Path
+) -> None:
+    position = content_positions(judged_root, FACTS)[3]
+    app = judged(CompareView(transcript=FACTS, position=position), page=COMPARE)
+    assert not app.exception
+    drawn = claims_of(app)
+    assert drawn["claims"]
+    for claim in drawn["claims"]:
+        assert claim["text"] in drawn["text"][claim["start"] : claim["end"]]
+        assert claim["standing"] in drawn["words"]
+        if claim["standing"] == "said":
+            assert claim["first"] is not None
+    assert "stands nowhere in the visible text" in html(app)  # the legend, in words
+
+
+def test_steps_and_colours_are_the_url(judged: Callable[..., AppTest], judged_root: Path) -> None:
+    first, second = content_positions(judged_root, FACTS)[2:4]
+    app = judged(CompareView(transcript=FACTS, position=first), page=COMPARE)
+    app.button(key="step_1").click().run()
+    assert compared(app) == CompareView(transcript=FACTS, position=second)
+    for measure in get_args(CompareMeasure):
+        app.segmented_control(key="compare_measure").set_value(measure).run()
+        assert not app.exception
+        assert compared(app).measure == measure
+        assert component(app, "nla_token_strip")["colour"]["id"].startswith(measure)
+
+
+def test_a_pinned_reading_stands_beside_the_next(
+    judged: Callable[..., AppTest], judged_root: Path
+) -> None:
+    first, second = content_positions(judged_root, FACTS)[2:4]
+    app = judged(CompareView(transcript=FACTS, position=first), page=COMPARE)
+    assert "nla-beside" not in html(app)
+    app.button(key="pin").click().run()
+    app.button(key="step_1").click().run()
+    assert "nla-beside" in html(app)
+    assert f"token {first} of" in html(app).replace("position ", "token ")
+    assert f"· token {second} of" in html(app)
+    app.button(key="unpin").click().run()
+    assert compared(app).pinned is None
+
+
+def test_filters_of_the_rankings_are_the_url(judged: Callable[..., AppTest]) -> None:
+    app = judged(CompareView(transcript=FACTS), page=COMPARE)
+    app.pills(key="compare_floor").set_value(0.2).run()
+    app.pills(key="compare_role").set_value("user").run()
+    app.toggle(key="compare_flagged").set_value(True).run()
+    assert not app.exception
+    view = compared(app)
+    assert (view.floor, view.role, view.flagged) == (0.2, "user", True)
+
+
+def test_a_dataset_that_was_not_compared_says_what_to_run(open_app: Open) -> None:
+    app = open_app(CompareView(), page=COMPARE)
+    assert not app.exception
+    assert "precompute compare" in html(app)
+
+
+def test_a_transcript_that_failed_or_is_unknown(judged: Callable[..., AppTest]) -> None:
+    app = judged(CompareView(transcript=transcript_id_of(ERROR_PROMPT)), page=COMPARE)
+    assert not app.exception
+    assert "does not fit" in html(app)
+    app = judged(CompareView(transcript=FACTS[:7]), page=COMPARE)
+    assert not app.exception
+    assert "There is no transcript" in html(app)
+
+
+compare_views = st.builds(
+    CompareView,
+    transcript=st.none() | st.sampled_from([FACTS, transcript_id_of("language-001"), "nothing"]),
+    position=st.none() | st.integers(0, 60),
+    sample=st.integers(0, 3),
+    pinned=st.none() | st.just("ffffffffffff"),
+    measure=st.sampled_from(get_args(CompareMeasure)),
+    role=st.none() | st.sampled_from(["user", "system"]),
+    floor=st.none() | st.sampled_from([-1.0, 0.4]),
+    flagged=st.booleans(),
+    habits=st.booleans(),
+).map(CompareView.normal)
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(compare_views)
+def test_no_comparison_breaks_the_page_or_its_url(
+    judged: Callable[..., AppTest], view: CompareView
+) -> None:
+    app = judged(view, page=COMPARE)
+    assert not app.exception
+    assert compared(app) == view
+
+
+# ---- Audit ---------------------------------------------------------------------------------------
+
+
+def test_every_concept_stands_with_interval_and_floor(judged: Callable[..., AppTest]) -> None:
+    app = judged(AuditView(), page=AUDIT)
+    assert not app.exception
+    table = app.dataframe[0].value
+    assert len(table) == len(json.loads(SHIPPED.read_text(encoding="utf-8"))["concepts"])
+    assert (table["low"] <= table["explanations_share"]).all()
+    assert (table["explanations_share"] <= table["high"]).all()
+    assert table["floor"].notna().all()
+    assert "Relative, not calibrated" in html(app)
+
+
+def test_a_match_is_judged_and_the_verdict_kept(judged: Callable[..., AppTest]) -> None:
+    app = judged(AuditView(), page=AUDIT)
+    table = app.dataframe[0].value
+    held = table.loc[table["explanations_share"] > 0, "concept"]
+    concept = str(held.iloc[0])
+    app = judged(AuditView(concept=concept), page=AUDIT)
+    (matches,) = [
+        json.loads(c.proto.json or c.proto.mixed.json)
+        for c in app.get("bidi_component")
+        if c.proto.component_name == "nla_cards"
+        and "match" in (json.loads(c.proto.json or c.proto.mixed.json)["label"])
+    ]
+    first = matches["groups"][0]["items"][0]
+    assert {action["action"] for action in first["actions"]} == {"confirmed", "rejected"}
+    watchlist.judge("judged", concept, first["id"], "confirmed")
+    app = judged(AuditView(concept=concept), page=AUDIT)
+    assert "1 of 1 that were looked at are right" in html(app)
+
+
+def test_a_concept_is_edited_and_the_shipped_list_comes_back(
+    judged: Callable[..., AppTest],
+) -> None:
+    app = judged(AuditView(), page=AUDIT)
+    app.selectbox(key="edit_concept").select("refusing").run()
+    app.text_input(key="concept_name_refusing").set_value("saying no")
+    app.button[[b.label for b in app.button].index("Keep")].click().run()
+    assert not app.exception
+    assert "saying no" in app.dataframe[0].value["name"].tolist()
+    app.button(key="forget_concepts").click().run()
+    assert "saying no" not in app.dataframe[0].value["name"].tolist()
+
+
+def test_a_concept_that_is_refused_changes_nothing(judged: Callable[..., AppTest]) -> None:
+    app = judged(AuditView(), page=AUDIT)
+    app.selectbox(key="edit_concept").select("refusing").run()
+    app.text_area(key="concept_positives_refusing").set_value("")
+    app.button[[b.label for b in app.button].index("Keep")].click().run()
+    assert not app.exception
+    assert "positives" in html(app)
+    assert not (watchlist.own_folder() / "concepts.json").exists()
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.builds(
+        AuditView,
+        concept=st.none() | st.sampled_from(["refusing", "nothing"]),
+        category=st.none() | st.sampled_from(["facts", "no such thing"]),
+        standing=st.sampled_from(["unspoken", "foreseen"]),
+        floor=st.none() | st.sampled_from([0.0, 0.9]),
+        flagged=st.booleans(),
+        habits=st.booleans(),
+    )
+)
+def test_no_audit_breaks_the_page_or_its_url(
+    judged: Callable[..., AppTest], view: AuditView
+) -> None:
+    app = judged(view, page=AUDIT)
+    assert not app.exception
+    assert audited(app) == view
