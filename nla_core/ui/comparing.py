@@ -26,7 +26,7 @@ from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.copy_link import copy_link
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import chart, signed
-from nla_core.ui.token_strip import token_strip
+from nla_core.ui.token_strip import Drawing, token_strip
 from nla_core.ui.transcript_view import ReadingFacts, TranscriptView
 from nla_core.views import CompareMeasure, CompareView
 
@@ -118,7 +118,7 @@ def _switch(field: str, label: str, current: bool, words: str) -> None:
 
 def transcript_side(
     transcript: TranscriptView,
-    drawing: dict[str, Any],
+    drawing: Drawing,
     view: CompareView,
     position: int | None,
     rows: pd.DataFrame,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import streamlit as st
 
@@ -21,7 +21,7 @@ from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, meaning, measures, notices, shell
 from nla_core.ui.html import draw
 from nla_core.ui.later import chart
-from nla_core.ui.token_strip import token_strip
+from nla_core.ui.token_strip import Drawing, token_strip
 from nla_core.ui.transcript_view import TranscriptView
 
 Go = Callable[[Callable[[ViewState], ViewState]], None]
@@ -74,7 +74,7 @@ def _phrase(view: ViewState) -> ViewState:
 def strip_and_line(
     dataset: Dataset,
     transcript: TranscriptView,
-    drawing: dict[str, Any],
+    drawing: Drawing,
     view: ViewState,
     position: int | None,
     go: Go,
@@ -145,12 +145,7 @@ def _brushed(key: str, mark: Callable[[tuple[int, int] | None], None]) -> None:
 def recurring(dataset: Dataset, transcript: TranscriptView, view: ViewState, go: Go) -> None:
     """What returns in the explanations of the marked range, or of the whole transcript."""
     span = transcript.span(view.range)
-    stretch = [
-        (position, found[0].explanation)
-        for position, found in sorted(transcript.readings.items())
-        if span is None or span[0] <= position <= span[1]
-    ]
-    found = themes.themes(stretch, meaning.background(dataset))
+    n, found = _recurring(dataset, dataset.version, transcript, transcript.transcript_id, span)
     with st.container(key="themes", gap="small"):
         where = "the whole transcript" if span is None else f"tokens {span[0]} to {span[1]}"
         draw(
@@ -158,7 +153,7 @@ def recurring(dataset: Dataset, transcript: TranscriptView, view: ViewState, go:
             '<span class="quiet">in {n} explanations; a claim that returns is truer than one '
             "made once</span></p>",
             where=where,
-            n=len(stretch),
+            n=n,
         )
         if found:
             chosen = view.phrase if view.phrase in {theme.term for theme in found} else None
@@ -195,6 +190,23 @@ def recurring(dataset: Dataset, transcript: TranscriptView, view: ViewState, go:
                     type="tertiary",
                     on_click=lambda: go(lambda v: replace(v, range=None, note="")),
                 )
+
+
+@st.cache_resource(show_spinner=False, max_entries=256)
+def _recurring(
+    _dataset: Dataset,
+    version: str,
+    _transcript: TranscriptView,
+    transcript_id: str,
+    span: tuple[int, int] | None,
+) -> tuple[int, tuple[themes.Theme, ...]]:
+    """How many explanations the range has, and what returns in them."""
+    stretch = [
+        (position, found[0].explanation)
+        for position, found in sorted(_transcript.readings.items())
+        if span is None or span[0] <= position <= span[1]
+    ]
+    return len(stretch), themes.themes(stretch, meaning.background(_dataset))
 
 
 def _theme(view: ViewState) -> ViewState:

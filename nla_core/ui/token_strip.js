@@ -20,14 +20,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   strip.send = (position) => setTriggerValue("lock", { position });
   strip.sendRange = (range) => setTriggerValue("range", { range });
-  strip.show(data);
-  if (data.tell && !strip.told) {
-    strip.told = true;
-    // After two frames it is on the screen. A breath more, since what is asked for then keeps the
-    // browser busy for a second: first the page may settle and answer to the pointer.
-    const tell = () => setTimeout(() => setTriggerValue("painted", true), SETTLED_MS);
-    requestAnimationFrame(() => requestAnimationFrame(tell));
+  strip.sendPainted = () => setTriggerValue("painted", true);
+  if (data !== strip.bytes) {
+    strip.bytes = data;
+    strip.drawing = JSON.parse(new TextDecoder().decode(data));
   }
+  const state = window.nlaStripState?.get(strip.drawing.id);
+  if (state) strip.show(state);
 }
 
 class Strip {
@@ -64,11 +63,18 @@ class Strip {
       else window.removeEventListener("nla:evidence", evidence);
     };
     window.addEventListener("nla:evidence", evidence);
+    const state = (event) => {
+      if (!root.isConnected) window.removeEventListener("nla:strip-state", state);
+      else if (event.detail.strip === this.drawing?.id) this.show(event.detail);
+    };
+    window.addEventListener("nla:strip-state", state);
   }
 
+  // Shows what is drawn in the state that the server says, unless the reader is further on.
   show(data) {
-    const fresh = data.id !== this.id;
-    if (fresh) this.build(data);
+    const fresh = this.drawing.id !== this.id;
+    if (fresh) this.build(this.drawing);
+    if (data.tell && !this.told) this.tellPainted();
     const painted = fresh || data.colour.id !== this.colourId || this.markup !== data.markup;
     this.root.classList.toggle("hide-markup", !data.markup);
     this.markup = data.markup;
@@ -88,6 +94,14 @@ class Strip {
     if (moved && wanted !== null && this.hasFocus()) this.focus(wanted);
   }
 
+  // After two frames it is on the screen. A breath more, since what is asked for then keeps the
+  // browser busy for a second: first the page may settle and answer to the pointer.
+  tellPainted() {
+    this.told = true;
+    const tell = () => setTimeout(() => this.sendPainted(), SETTLED_MS);
+    requestAnimationFrame(() => requestAnimationFrame(tell));
+  }
+
   build(data) {
     clearTimeout(this.timer);
     clearTimeout(this.rangeTimer);
@@ -102,6 +116,7 @@ class Strip {
     this.hideCard();
     const [turns, nodes] = drawTurns(this.chips, (chip) => this.label(chip));
     this.nodes = nodes;
+    this.root.classList.toggle("long", nodes.length >= MAP_FROM);
     this.body.replaceChildren(turns);
     if (nodes.length) this.rove(Math.max(this.chips.findIndex((chip) => !chip.markup), 0));
   }
@@ -115,7 +130,7 @@ class Strip {
   // Colours and bars of a measure, and the tokens that hold the phrase.
   paint(data) {
     this.colourId = data.colour.id;
-    this.scale = new Scale(data.colour, data.scale.steps, data.scale.bar);
+    this.scale = new Scale(data.colour, this.drawing.scale.steps, this.drawing.scale.bar);
     this.hits = data.colour.hits.map((p) => this.at.get(p)).filter((i) => i !== undefined);
     const hits = new Set(this.hits);
     this.nodes.forEach((node, i) => {

@@ -3,12 +3,16 @@
 Knows what the browser side needs (chips, numbers, the scale) and mounts it. Does not know the URL
 or what is beside the strip: it reports the position that was locked, or the range that was marked.
 The decision a reader would question: explanations travel with the chips, so that hovering needs no
-answer from the server; 500 tokens are about 100 kB, once a transcript.
+answer from the server, and both are a component of their own whose bytes stay the same from run to
+run: they are sent once a transcript (4,000 tokens are a megabyte). What changes with a click
+(colour, lock, range) is a second component, which draws nothing and hands it to the first.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +59,30 @@ _component = st.components.v2.component(
 )
 
 
+_state = st.components.v2.component(
+    "nla_token_strip_state",
+    html="""
+<span hidden></span>
+""",
+    js=(_HERE / "token_strip_state.js").read_text(encoding="utf-8"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What the browser draws of a transcript, as JSON; ``strip_id`` changes when it must."""
+
+    strip_id: str
+    data: bytes
+
+    @classmethod
+    def of(cls, view: TranscriptView, *, strip_id: str) -> Drawing:
+        data = strip_data(view, strip_id=strip_id)
+        return cls(strip_id, json.dumps(data, separators=(",", ":")).encode())
+
+
 def strip_data(view: TranscriptView, *, strip_id: str) -> dict[str, Any]:
-    """What the browser draws, in JSON types; ``strip_id`` changes when the drawing must.
+    """What the browser draws, in JSON types.
 
     Leaves out what changes while it is read (``locked``, ``markup``, ``colour``, ``range``).
     """
@@ -69,7 +95,7 @@ def strip_data(view: TranscriptView, *, strip_id: str) -> dict[str, Any]:
 
 
 def token_strip(
-    data: dict[str, Any],
+    drawing: Drawing,
     *,
     colour: dict[str, Any],
     locked: int | None,
@@ -107,8 +133,15 @@ def token_strip(
 
     _component(
         key=key,
+        data=drawing.data,
+        on_lock_change=report,
+        on_range_change=mark,
+        on_painted_change=painted,
+    )
+    _state(
+        key=f"{key}_state",
         data={
-            **data,
+            "strip": drawing.strip_id,
             "colour": colour,
             "locked": locked,
             "range": None if span is None else list(span),
@@ -116,9 +149,6 @@ def token_strip(
             "reveal": reveal,
             "tell": not was_painted(),
         },
-        on_lock_change=report,
-        on_range_change=mark,
-        on_painted_change=painted,
     )
 
 

@@ -6,6 +6,8 @@ const INVISIBLE = /[\u0000-\u001f\u007f-\u00a0\u00ad\u061c\u180e\u200b-\u200f\u2
 const ROLE_NAME = { system: "System", user: "User", assistant: "Assistant" };
 const MAP_FROM = 300; // chips from which a map is worth its place
 const MAP_CELLS = 240;
+const PIECE_FROM = 40; // chips after which a line break begins a new piece of a turn
+const PIECE_MOST = 400; // and the most in a piece; the browser paints the pieces that are in sight
 
 function el(tag, className, text) {
   const node = document.createElement(tag);
@@ -100,6 +102,14 @@ function drawTurns(chips, label) {
   const nodes = [];
   let turn = null;
   let text = null;
+  let piece = null;
+  let inPiece = 0;
+  const begin = () => {
+    piece = el("div", "piece");
+    piece.setAttribute("role", "presentation");
+    text.append(piece);
+    inPiece = 0;
+  };
   chips.forEach((chip, i) => {
     const role = chip.role;
     if (turn?.dataset.turn !== String(chip.turn) || turn.dataset.role !== role) {
@@ -115,6 +125,7 @@ function drawTurns(chips, label) {
       text.dir = "auto";
       turn.append(name, text);
       turns.append(turn);
+      begin();
     }
     if (!chip.markup) turn.classList.remove("bare");
     const node = el("span", chip.markup ? "chip markup" : "chip");
@@ -128,8 +139,11 @@ function drawTurns(chips, label) {
     node.setAttribute("aria-label", label(chip));
     const breaks = spell(node, chip.text);
     nodes.push(node);
-    text.append(node);
-    for (let b = 0; b < breaks; b++) text.append(el("br", chip.markup ? "markup" : ""));
+    piece.append(node);
+    for (let b = 0; b < breaks; b++) piece.append(el("br", chip.markup ? "markup" : ""));
+    inPiece += 1;
+    const follows = chips[i + 1]?.turn === chip.turn && chips[i + 1]?.role === role;
+    if (follows && inPiece >= (breaks ? PIECE_FROM : PIECE_MOST)) begin();
   });
   return [turns, nodes];
 }

@@ -7,13 +7,13 @@ by a sample, and takes changed ones for the same.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 import streamlit as st
 
 from nla_core.store.dataset import Dataset
-from nla_core.ui.token_strip import strip_data
+from nla_core.ui.token_strip import Drawing
 from nla_core.ui.transcript_view import TranscriptView
 
 MOSTLY_FLAGGED: Final = 0.5
@@ -22,7 +22,7 @@ CANDIDATES: Final = 500
 """How many of the most faithful transcripts are looked at for the one that meets a visitor."""
 
 
-def load(dataset: Dataset, transcript_id: str) -> tuple[TranscriptView, dict[str, Any]] | None:
+def load(dataset: Dataset, transcript_id: str) -> tuple[TranscriptView, Drawing] | None:
     """The transcript and what the strip draws of it; None if there is no such transcript.
 
     Shared by all sessions: not to be changed.
@@ -38,12 +38,12 @@ def first(dataset: Dataset) -> str | None:
 @st.cache_resource(show_spinner=False, max_entries=64)
 def _load(
     _dataset: Dataset, version: str, transcript_id: str
-) -> tuple[TranscriptView, dict[str, Any]] | None:
+) -> tuple[TranscriptView, Drawing] | None:
     row = _dataset.transcript(transcript_id)
     if row is None:
         return None
     view = TranscriptView.of(row, _dataset.tokens(transcript_id), _dataset.readings(transcript_id))
-    return view, strip_data(view, strip_id=f"{version}/{transcript_id}")
+    return view, Drawing.of(view, strip_id=f"{version}/{transcript_id}")
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
