@@ -21,5 +21,7 @@ if __name__ == "__main__":
     shell.run()
 else:
     from nla_core.api.asgi import middleware
+    from nla_core.opened import resume_runs
 
+    resume_runs()
     app = st.App(__file__, middleware=middleware())

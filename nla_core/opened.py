@@ -8,6 +8,7 @@ stale, because a version of a dataset never changes.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from nla_core.search import Search
     from nla_core.store.concepts import StoredScores
 
+LOG = logging.getLogger(__name__)
 V = TypeVar("V")
 
 
@@ -145,6 +147,24 @@ def explainer(pair_id: str) -> Explainer:
 def encoder() -> MiniLM:
     """The sentence encoder; its weights are read when it is first used."""
     return _ENCODERS.get("encoder", MiniLM)
+
+
+def resume_runs() -> threading.Thread:
+    """Go on with runs that a former server left, in the background. For the start of a server."""
+
+    def resume() -> None:
+        from nla_core.runs.library import folders
+        from nla_core.store.mounts import runs_home
+
+        try:
+            if any(folder.has_news() for folder in folders(runs_home())):
+                runner()
+        except NLAError as error:
+            LOG.warning("The queue of runs was not taken up: %s", error)
+
+    thread = threading.Thread(target=resume, name="runs-resume", daemon=True)
+    thread.start()
+    return thread
 
 
 def runner() -> JobRunner:

@@ -1,4 +1,4 @@
-"""What a link to Search, Compare or Audit holds.
+"""What a link to Search, Compare, Audit or Run holds.
 
 Knows the fields of these pages. Does not know how a value stands in a link (links.py) nor what is
 found. The decision a reader would question: every page has a frozen view of its own instead of one
@@ -144,6 +144,31 @@ class AuditView:
         return urlencode(self.params())
 
 
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What the Run page shows: a run with one of its prompts and tokens, or the editor.
+
+    ``dataset`` and ``transcript`` are a conversation that the editor begins with.
+    """
+
+    run: str | None = None
+    prompt: int = 0
+    position: int | None = None
+    sample: int = 0
+    dataset: str | None = None
+    transcript: str | None = None
+
+    def at(self, position: int | None, sample: int = 0) -> RunView:
+        return replace(self, position=position, sample=sample if position is not None else 0)
+
+    def params(self) -> dict[str, str]:
+        return written(self, RUN)
+
+    @property
+    def query(self) -> str:
+        return urlencode(self.params())
+
+
 ROLE: Final = links.choice("role", tuple(map(str, Role)), None, "Nobody speaks as “{value}”.")
 FLOOR: Final = links.number("fve", "fidelity floor", -3, 1)
 
@@ -193,9 +218,18 @@ AUDIT: Final[dict[str, Field]] = {
     "flagged": links.switch("flagged"),
     "habits": links.switch("habits"),
 }
+RUN: Final[dict[str, Field]] = {
+    "run": links.identifier("run", "run"),
+    "prompt": links.index("n", "prompt", default=0),
+    "position": POSITION,
+    "sample": SAMPLE,
+    "dataset": DATASET,
+    "transcript": TRANSCRIPT,
+}
 SEARCH_PARAMS: Final = tuple(field.param for field in SEARCH.values())
 COMPARE_PARAMS: Final = tuple(field.param for field in COMPARE.values())
 AUDIT_PARAMS: Final = tuple(field.param for field in AUDIT.values())
+RUN_PARAMS: Final = tuple(field.param for field in RUN.values())
 
 
 def parse_search(params: Mapping[str, str]) -> Parsed[SearchView]:
@@ -222,3 +256,15 @@ def parse_audit(params: Mapping[str, str]) -> Parsed[AuditView]:
     problems: list[str] = []
     values = values_of(links.known(params, AUDIT_PARAMS, problems), AUDIT, problems)
     return Parsed(AuditView(**values), tuple(problems))
+
+
+def parse_run_query(query: str) -> Parsed[RunView]:
+    """``parse_run`` for the text after the question mark."""
+    return parse_run(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
+
+
+def parse_run(params: Mapping[str, str]) -> Parsed[RunView]:
+    """The run or the editor that ``params`` stand for. Never raises."""
+    problems: list[str] = []
+    values = values_of(links.known(params, RUN_PARAMS, problems), RUN, problems)
+    return Parsed(RunView(**values), tuple(problems))

@@ -14,6 +14,7 @@ import streamlit as st
 from nla_core.exports import Provenance
 from nla_core.refs import Parsed, ViewState
 from nla_core.store.dataset import Dataset
+from nla_core.store.mounts import is_run
 from nla_core.ui import (
     downloads,
     elsewhere,
@@ -101,6 +102,13 @@ def explore(dataset: Dataset, link: Parsed[ViewState]) -> None:
     page = None if transcript_id is None else transcripts.load(dataset, transcript_id)
     if not shell.embedded():
         with st.sidebar:
+            if is_run(dataset.root):
+                st.page_link(
+                    shell.page("run"),
+                    label=shell.as_label(shell.dataset_name(dataset.root)),
+                    icon=":material/arrow_back:",
+                    query_params={"run": dataset.root.name},
+                )
             library(dataset, view, current=None if page is None else transcript_id)
 
     notices.link_problems(link.problems)

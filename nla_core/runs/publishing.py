@@ -114,6 +114,17 @@ def _settings(request: RunRequest, n_failed: int) -> dict[str, object]:
     }
 
 
+def judge_claims(folder: RunFolder, version: str, embedder: Embedder) -> None:
+    """Compare's files beside what was published. Raises whatever keeps them from being written."""
+    from nla_core.compare.judging import compare_dataset
+    from nla_core.compare.semantic import EmbedOnce
+    from nla_core.compare.thresholds import Thresholds
+    from nla_core.opened import dataset
+
+    found = dataset(folder.path, version)
+    compare_dataset(found, Thresholds.load(), embedder, EmbedOnce(embedder.embed))
+
+
 class Publisher(threading.Thread):
     """Publishes what the desk says has ended, one run after another."""
 
@@ -158,6 +169,10 @@ class Publisher(threading.Thread):
                 run.error = f"Not published yet, tried again soon: {reason_of(error)}"
                 self.desk.settle(run)
             return
+        try:
+            judge_claims(self.desk.folder(run.run_id), version, self.embedder)
+        except Exception:  # Compare says what to do; the readings are there
+            LOG.exception("The claims of %s were not judged", run.run_id)
         self._wait.pop(run.run_id, None)
         self.history.learn(pair_key(run), PUBLISHER, Kind.PUBLISH, count, time.monotonic() - began)
         with self.desk.changed:

@@ -172,6 +172,11 @@ class JobRunner:
             run = self._known(run_id)
             return self._snapshot(run, places(self._desk.open_runs()))
 
+    def request(self, run_id: str) -> RunRequest:
+        """What was asked. Raises NLAError for a run that is not there."""
+        with self._desk.changed:
+            return self._known(run_id).request
+
     def queue(self) -> list[Snapshot]:
         """Runs that wait or are at work, oldest first."""
         with self._desk.changed:

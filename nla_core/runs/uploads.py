@@ -1,9 +1,9 @@
 """Prompts out of an uploaded file: what kind it is, how much of it is read, what is wrong with it.
 
-Knows text, Markdown, JSON lines, CSV and Parquet by suffix, and that a suffix can lie. Does not
-know the queue or any tokenizer. The decision a reader would question: mistakes are collected and
-told by line beside the prompts that can be read, so that a page can show both; only ``require``
-turns them into a refusal, and it does so for the whole file.
+Knows text, Markdown, JSON lines, CSV, Parquet and logs by suffix, and that a suffix can lie.
+Does not know the queue or any tokenizer. The decision a reader would question: mistakes are
+collected and told by line beside the prompts that can be read, so that a page can show both; only
+``require`` turns them into a refusal, and it does so for the whole file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 
 from nla_core.errors import NLAError
 from nla_core.prompts import json_of, messages_of, shown, text_of
+from nla_core.runs.logs import log_prompts
 from nla_core.runs.request import RunPrompt
 from nla_core.runs.settings import Limits
 from nla_core.runs.tables import csv_rows, parquet_rows
@@ -27,7 +28,8 @@ Row = tuple[str, Mapping[str, Any]]
 SHOWN_PROBLEMS: Final = 5
 MOST_PROBLEMS: Final = 100
 """After so many, the rest of a file is not looked at."""
-SUFFIXES: Final = (".txt", ".md", ".jsonl", ".csv", ".parquet")
+SUFFIXES: Final = (".txt", ".md", ".jsonl", ".csv", ".parquet", ".json", ".eval")
+LOGS: Final = (".json", ".eval")
 SPLITS: Final[dict[str, Split]] = {".txt": "line", ".md": "file"}
 TEXT_COLUMNS: Final = ("prompt", "text", "question", "input", "content")
 TITLE_COLUMNS: Final = ("title", "name", "id")
@@ -149,6 +151,12 @@ def read_upload(
             reading.take(where, lambda text=text: _plain(text))  # type: ignore[misc]
             if _enough(name, reading, limits):
                 break
+    elif suffix in LOGS:
+        mapping = Columns()
+        for where, make in log_prompts(name, data, limits):
+            reading.take(where, make)
+            if _enough(name, reading, limits):
+                break
     else:
         columns, rows = _rows(name, suffix, data, limits, reading)
         mapping = mapping or Columns.guess(columns)
@@ -189,6 +197,9 @@ def _check(name: str, suffix: str, data: bytes, limits: Limits) -> None:
         if not (data.startswith(b"PAR1") and data.endswith(b"PAR1")):
             short = f"{found} that was cut short" if data.startswith(b"PAR1") else found
             raise _lies(name, "a Parquet file", short or "something else")
+    elif suffix == ".eval":
+        if found != "a zip archive" and not data.lstrip().startswith(b"{"):
+            raise _lies(name, "an Inspect log", found or "something else")
     elif found is not None or b"\x00" in data:
         raise _lies(name, "a text file", found or "binary data")
 

@@ -28,11 +28,29 @@ def runs_home() -> Path:
 
 
 def mounted() -> dict[str, Path]:
-    """Roots by name, the default one first; whether they can be opened is not looked at."""
+    """Roots by name, the default one first, then other corpora, then runs with the newest first.
+
+    Whether they can be opened is not looked at.
+    """
     named = os.environ.get(DATA_VARIABLE) or ""
     roots = [Path(part) for part in named.split(os.pathsep) if part] or [PROJECT / "data/demo"]
-    runs = sorted(path.parent for path in runs_home().glob(f"*/{CURRENT}"))
-    return {root.name: root for root in [*reversed(runs), *reversed(roots)][::-1]}
+    runs = sorted(runs_home().glob(f"*/{CURRENT}"), key=_published, reverse=True)
+    found: dict[str, Path] = {}
+    for root in (*roots, *(path.parent for path in runs)):
+        found.setdefault(root.name, root)
+    return found
+
+
+def is_run(root: Path) -> bool:
+    """Whether that dataset came of an on-demand run."""
+    return root.parent == runs_home()
+
+
+def _published(pointer: Path) -> float:
+    try:
+        return pointer.stat().st_mtime
+    except OSError:  # deleted in between
+        return 0.0
 
 
 def root_of(name: str | None) -> Path:

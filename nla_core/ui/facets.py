@@ -191,8 +191,9 @@ def mounted(dataset: Dataset) -> None:
 
     def say(name: str) -> str:
         pair, counts = names[name].manifest.pair, names[name].manifest.counts
+        known = shell.dataset_name(names[name].root)
         return shell.as_label(
-            f"{name}: {pair.get('pair_id', '?')}, layer {pair.get('layer', '?')}, "
+            f"{known}: {pair.get('pair_id', '?')}, layer {pair.get('layer', '?')}, "
             f"{counts['transcripts']:,}"
         )
 

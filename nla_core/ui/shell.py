@@ -21,9 +21,10 @@ import streamlit as st
 from nla_core import refs
 from nla_core.errors import NLAError
 from nla_core.opened import dataset as open_once
+from nla_core.runs.journal import RunFolder
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE, current_version
-from nla_core.store.mounts import PROJECT, mounted, root_of
+from nla_core.store.mounts import PROJECT, is_run, mounted, root_of
 from nla_core.ui.cards import Chosen
 from nla_core.ui.collector import settle
 from nla_core.ui.html import draw
@@ -32,11 +33,12 @@ from nla_core.ui.keys import keys
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
 
-PageName = Literal["explore", "browse", "search", "compare", "audit", "about"]
+PageName = Literal["explore", "browse", "search", "compare", "audit", "run", "about"]
 Change = Callable[[refs.ViewState], refs.ViewState]
 
 P = ParamSpec("P")
 
+MOST_OTHERS: Final = 8
 _FRAMED = "_nla_page_is_framed"
 
 
@@ -66,6 +68,7 @@ _PAGES: Final[dict[PageName, str]] = {
     "search": "Search",
     "compare": "Compare",
     "audit": "Audit",
+    "run": "Run",
     "about": "About",
 }
 
@@ -126,13 +129,25 @@ def opened(root: Path) -> Dataset:
 
 
 def others(current: Dataset) -> dict[str, Dataset]:
-    """The other mounted datasets that open without complaint, by name."""
+    """Other mounted datasets that open without complaint, by name: ``MOST_OTHERS`` of them, corpora
+    before runs and new runs before old ones."""
     found: dict[str, Dataset] = {}
     for name, root in mounted().items():
+        if len(found) == MOST_OTHERS:
+            break
         if root != current.root:
             with contextlib.suppress(NLAError):
                 found[name] = opened(root)
     return found
+
+
+def dataset_name(root: Path) -> str:
+    """What people call it: a run by the name it was given, a corpus by its folder."""
+    if is_run(root):
+        record = RunFolder(root).read_record() or {}
+        name = str((record.get("request") or {}).get("name") or "")
+        return f"Run: {name}" if name else root.name
+    return root.name
 
 
 # ---- the view ------------------------------------------------------------------------------------

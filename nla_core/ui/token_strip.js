@@ -74,6 +74,7 @@ class Strip {
   show(data) {
     const fresh = this.drawing.id !== this.id;
     if (fresh) this.build(this.drawing);
+    if (data.late) this.merge(data.late);
     if (data.tell && !this.told) this.tellPainted();
     const painted = fresh || data.colour.id !== this.colourId || this.markup !== data.markup;
     this.root.classList.toggle("hide-markup", !data.markup);
@@ -108,7 +109,7 @@ class Strip {
     this.timer = this.anchor = undefined;
     this.id = data.id;
     this.flagNames = data.flags;
-    this.chips = data.chips;
+    this.chips = data.chips.map((chip) => ({ ...chip }));
     this.locked = this.cursor = this.range = null;
     this.sent = undefined;
     this.at = new Map();
@@ -121,9 +122,23 @@ class Strip {
     if (nodes.length) this.rove(Math.max(this.chips.findIndex((chip) => !chip.markup), 0));
   }
 
+  // Readings that arrive after the strip was drawn: [position, fve or null, text, flags, failure].
+  merge(late) {
+    for (const [position, fve, explanation, flags, failure] of late) {
+      const i = this.at.get(position);
+      const chip = this.chips[i];
+      if (!chip || (chip.fve === fve && chip.explanation === explanation && chip.failure === failure)) continue;
+      Object.assign(chip, { fve, explanation, flags, failure });
+      this.nodes[i].setAttribute("aria-label", this.label(chip));
+      this.nodes[i].classList.toggle("told", fve === null && explanation !== "");
+      this.nodes[i].classList.toggle("failure", Boolean(failure));
+    }
+  }
+
   label(chip) {
     const parts = [spoken(chip.text)];
-    parts.push(chip.fve === null ? "no reading" : `fidelity ${chip.fve.toFixed(2)}`);
+    if (chip.fve !== null) parts.push(`fidelity ${chip.fve.toFixed(2)}`);
+    else parts.push(chip.explanation ? "score follows" : "no reading");
     return [...parts, ...chip.flags.map((f) => this.flagNames[f] ?? f)].join(", ");
   }
 
@@ -399,10 +414,11 @@ class Strip {
     if (measured) numbers.push(`${this.scale.colour.short} ${number(value)}`);
     head.append(el("span", "fve", numbers.join(" · ")));
     const parts = [head];
-    if (chip.fve === null) {
-      parts.push(el("div", "none", "No reading: a token of the chat template."));
-    } else {
+    if (chip.fve !== null || chip.explanation) {
       parts.push(el("div", "said", chip.explanation || "(empty)"));
+      if (chip.fve === null) parts.push(el("div", "none", "Its score follows."));
+    } else {
+      parts.push(el("div", "none", chip.failure || this.drawing.unread));
     }
     if (chip.flags.length) {
       const names = chip.flags.map((f) => this.flagNames[f] ?? f).join(" · ");

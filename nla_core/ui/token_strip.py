@@ -11,7 +11,7 @@ run: they are sent once a transcript (4,000 tokens are a megabyte). What changes
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ FLAG_NAME: dict[Flag, str] = {
     Flag.LOW_FIDELITY: "low fidelity",
 }
 """Two words a flag, for places too small for ``schema.FLAG_TEXT``."""
+
+TEMPLATE_TOKEN = "No reading: a token of the chat template."
+Late = tuple[int, float | None, str, tuple[str, ...], str]
+"""A reading that comes after the strip: position, FVE, explanation, flags, why it failed."""
 
 _HTML = """
 <div class="strip">
@@ -76,8 +80,9 @@ class Drawing:
     data: bytes
 
     @classmethod
-    def of(cls, view: TranscriptView, *, strip_id: str) -> Drawing:
-        data = strip_data(view, strip_id=strip_id)
+    def of(cls, view: TranscriptView, *, strip_id: str, unread: str = TEMPLATE_TOKEN) -> Drawing:
+        """``unread`` is what is said of a token without a reading."""
+        data = {**strip_data(view, strip_id=strip_id), "unread": unread}
         return cls(strip_id, json.dumps(data, separators=(",", ":")).encode())
 
 
@@ -104,13 +109,16 @@ def token_strip(
     reveal: bool,
     on_lock: Callable[[int | None], None],
     on_span: Callable[[tuple[int, int] | None], None],
+    late: Sequence[Late] = (),
     key: str = "token_strip",
 ) -> None:
     """Mount the strip. ``on_lock`` gets the position a person chose, ``on_span`` the first and last
     position of a range they marked; None when they let go.
 
-    ``reveal`` scrolls a newly drawn strip to its locked token. The first strip of a session tells
-    when the browser has painted it, and the run that follows finds ``was_painted()`` true.
+    ``late`` are readings that the drawing was made without; a page that watches them arrive sends
+    all of them each time. ``reveal`` scrolls a newly drawn strip to its locked token. The first
+    strip of a session tells when the browser has painted it, and the run that follows finds
+    ``was_painted()`` true.
     """
 
     def report() -> None:
@@ -148,6 +156,7 @@ def token_strip(
             "markup": markup,
             "reveal": reveal,
             "tell": not was_painted(),
+            "late": [list(item) for item in late],
         },
     )
 

@@ -107,7 +107,7 @@ class TranscriptView:
             n_answer_tokens=int(row["n_answer_tokens"]),
             answer_finish=str(row["answer_finish"]),
             tokens=facts,
-            chips=_chips(facts, by_position.keys()),
+            chips=chips_of(facts, by_position.keys()),
             readings={position: tuple(found) for position, found in by_position.items()},
         )
 
@@ -224,7 +224,8 @@ class TranscriptView:
         return list(range(len(self.chips)))
 
 
-def _chips(tokens: tuple[TokenFacts, ...], explained: Iterable[int]) -> tuple[Chip, ...]:
+def chips_of(tokens: tuple[TokenFacts, ...], explained: Iterable[int]) -> tuple[Chip, ...]:
+    """Tokens grouped by character; ``explained`` are the positions with a reading."""
     explained = set(explained)
     groups: list[list[TokenFacts]] = []
     for token in tokens:

@@ -15,13 +15,13 @@ from streamlit.testing.v1 import AppTest
 
 from nla_core import opened, watchlist
 from nla_core.compare.concepts import SHIPPED
+from nla_core.compare.judging import compare_dataset
 from nla_core.compare.semantic import EmbedOnce
 from nla_core.compare.thresholds import Thresholds
 from nla_core.store.dataset import Dataset
 from nla_core.views import AuditView, CompareMeasure, CompareView, parse_audit, parse_compare
-from precompute.compare import compare_dataset
 from tests.app.conftest import Open
-from tests.app.test_explore import component, content_positions, html
+from tests.app.test_explore import component, content_positions, held, html
 from tests.helpers import ERROR_PROMPT, hash_vectors, make_dataset, transcript_id_of
 
 COMPARE, AUDIT = "pages/compare.py", "pages/audit.py"
@@ -184,14 +184,13 @@ def test_every_concept_stands_with_interval_and_floor(judged: Callable[..., AppT
 def test_a_match_is_judged_and_the_verdict_kept(judged: Callable[..., AppTest]) -> None:
     app = judged(AuditView(), page=AUDIT)
     table = app.dataframe[0].value
-    held = table.loc[table["explanations_share"] > 0, "concept"]
-    concept = str(held.iloc[0])
+    found = table.loc[table["explanations_share"] > 0, "concept"]
+    concept = str(found.iloc[0])
     app = judged(AuditView(concept=concept), page=AUDIT)
     (matches,) = [
-        json.loads(c.proto.json or c.proto.mixed.json)
+        held(c.proto)
         for c in app.get("bidi_component")
-        if c.proto.component_name == "nla_cards"
-        and "match" in (json.loads(c.proto.json or c.proto.mixed.json)["label"])
+        if c.proto.component_name == "nla_cards" and "match" in held(c.proto)["label"]
     ]
     first = matches["groups"][0]["items"][0]
     assert {action["action"] for action in first["actions"]} == {"confirmed", "rejected"}

@@ -27,9 +27,16 @@ def html(app: AppTest) -> str:
 
 
 def component(app: AppTest, name: str) -> dict[str, Any]:
+    """What a component was given; the strip's chips and its state in one."""
     found = [c.proto for c in app.get("bidi_component") if c.proto.component_name == name]
     assert len(found) == 1, f"{len(found)} components {name}"
-    return json.loads(found[0].json or found[0].mixed.json)
+    values = held(found[0])
+    return values | component(app, f"{name}_state") if name == "nla_token_strip" else values
+
+
+def held(proto: Any) -> Any:
+    """The data of a component, in whichever field it travels."""
+    return json.loads(proto.bytes or proto.json or proto.mixed.json)
 
 
 def view_of(app: AppTest) -> ViewState:
@@ -321,9 +328,7 @@ def test_the_same_token_by_another_pair(open_app: Open, dataset_root: Path, tmp_
     app = open_app(ViewState(transcript=FACTS, position=position), root=both)
     assert not app.exception
     drawn = [
-        json.loads(c.proto.json or c.proto.mixed.json)
-        for c in app.get("bidi_component")
-        if c.proto.component_name == "nla_cards"
+        held(c.proto) for c in app.get("bidi_component") if c.proto.component_name == "nla_cards"
     ]
     (cards,) = [card for card in drawn if card["label"] == "The same token by other pairs"]
     (item,) = cards["groups"][0]["items"]

@@ -12,6 +12,7 @@ import pytest
 from nla_core.compare.audit import audit_table
 from nla_core.compare.concepts import Matcher, concepts_key, read_concepts
 from nla_core.compare.corpus import ConceptScores, Corpus
+from nla_core.compare.judging import compare_dataset
 from nla_core.compare.leaderboard import HABIT_SHARE
 from nla_core.compare.semantic import EmbedOnce
 from nla_core.compare.thresholds import Thresholds
@@ -22,7 +23,6 @@ from nla_core.store.concepts import StoredScores, write_scores
 from nla_core.store.dataset import Dataset
 from nla_core.store.integrity import problems
 from nla_core.store.manifest import current_version
-from precompute.compare import compare_dataset
 from tests.compare.embedder import DIMENSION, BagOfWords
 from tests.helpers import ERROR_PROMPT, make_dataset, transcript_id_of
 

@@ -1,0 +1,183 @@
+"""How a run is made: pair, positions, samples, temperatures, seeds, and how long it will take.
+
+Knows the controls and what they become. Does not know how anything is run. The decision a reader
+would question: positions are marked on the prompt as the target's tokenizer cuts it, in the same
+strip that readings are shown in, so that what is marked is what is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import streamlit as st
+
+from nla_core.errors import NLAError
+from nla_core.readings import Said, Token
+from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Which
+from nla_core.ui import transcripts
+from nla_core.ui.html import hint
+from nla_core.ui.token_strip import Drawing, token_strip
+
+if TYPE_CHECKING:
+    from nla_core.runs.estimate import Estimate
+    from nla_core.runs.runner import JobRunner
+
+WHICH: Final[dict[Which, str]] = {
+    Which.ALL: "Every token",
+    Which.ANSWER: "The answer only",
+    Which.LAST: "The last tokens",
+    Which.EVERY: "Every k-th token",
+    Which.LIST: "Marked tokens",
+}
+MARKED: Final = "_nla_marked"
+
+
+def settings(runner: JobRunner, prompts: Sequence[RunPrompt]) -> RunRequest | None:
+    """Draw the controls; the request they make, None while there are no prompts.
+
+    Raises NLAError for settings that contradict each other.
+    """
+    names = list(runner.pairs.names())
+    if not names:
+        raise NLAError(
+            "There is no pair to run",
+            why="data/nla is empty and NLA_PAIRS names no folder",
+            fix="Put a pair under data/nla, or name its folder in NLA_PAIRS",
+        )
+    with st.container(horizontal=True, gap="small", key="run_main_settings"):
+        pair = st.selectbox(
+            "Pair",
+            names,
+            key="run_pair",
+            help="Those under data/nla, and those that NLA_PAIRS names. "
+            f"Runs on {' and '.join(runner.settings.device_names)}.",
+        )
+        which = st.selectbox(
+            "Tokens to read",
+            list(WHICH),
+            key="run_which",
+            format_func=lambda value: WHICH[value],
+        )
+        n = 0
+        if which in (Which.LAST, Which.EVERY):
+            words = "How many" if which is Which.LAST else "k"
+            n = st.number_input(words, 1, 10_000, 8 if which is Which.LAST else 4, key="run_n")
+        new = st.number_input(
+            "New tokens",
+            0,
+            runner.limits.new_tokens,
+            min(32, runner.limits.new_tokens),
+            key="run_new",
+            help="Longest answer of the model; with 0 the prompt is read as it stands.",
+        )
+    at = _marked(runner, pair, prompts) if which is Which.LIST else ()
+    with st.expander("Sampling", key="run_sampling"):
+        target, verbalizer, samples = _sampling(runner, new)
+    if not prompts:
+        return None
+    if which is Which.LIST and not at:
+        hint("Drag over the tokens above to mark those to be read.")
+        return None
+    return RunRequest(
+        pair=pair,
+        prompts=tuple(prompts),
+        positions=Positions(which, n, at),
+        samples=samples,
+        target=target,
+        verbalizer=verbalizer,
+        name=st.session_state.get("run_name", "").strip(),
+    )
+
+
+def _sampling(runner: JobRunner, new: int) -> tuple[Sampling, Sampling, int]:
+    limits = runner.limits
+    with st.container(horizontal=True, gap="small", key="target_settings"):
+        temperature = st.number_input(
+            "Temperature of the model", 0.0, 2.0, 0.0, 0.1, key="run_target_temperature"
+        )
+        seed = st.number_input("Seed of the model", 0, 2**31 - 1, 0, key="run_target_seed")
+    with st.container(horizontal=True, gap="small", key="verbalizer_settings"):
+        samples = st.number_input("Samples a token", 1, limits.samples, 1, key="run_samples")
+        own = st.number_input(
+            "Temperature of the verbalizer",
+            0.0,
+            2.0,
+            0.7 if samples > 1 else 0.0,
+            0.1,
+            key=f"run_verbalizer_temperature_{samples > 1}",
+            help="0 is greedy: the one text it finds most likely.",
+        )
+        own_seed = st.number_input("Seed of the verbalizer", 0, 2**31 - 1, 0, key="run_seed")
+        longest = st.number_input(
+            "Longest explanation, tokens", 1, limits.explanation_tokens, 56, key="run_longest"
+        )
+    return Sampling(new, temperature, seed), Sampling(longest, own, own_seed), samples
+
+
+def _marked(runner: JobRunner, pair: str, prompts: Sequence[RunPrompt]) -> tuple[int, ...]:
+    """The positions that are marked on the one prompt there is."""
+    if len(prompts) != 1:
+        hint("Tokens can be marked where there is one prompt.")
+        return ()
+    with st.spinner("Opening the tokenizer"):
+        pieces = runner.pairs.tokens(pair).pieces(prompts[0])
+    tokens = tuple(
+        Token(i, p.token_id, p.chip, p.text, p.role, p.section, p.turn, 0.0, 0.0, None, (), ())
+        for i, p in enumerate(pieces)
+    )
+    view = transcripts.live_view(Said("prompt", (), tokens, 0, "none"), "", ())
+    strip_id = f"prompt/{pair}/{hash(tuple((p.token_id, p.section) for p in pieces))}"
+    marked: dict[str, tuple[int, ...]] = st.session_state.setdefault(MARKED, {})
+    at = marked.get(strip_id, ())
+
+    def mark(span: tuple[int, int] | None) -> None:
+        found = () if span is None else tuple(range(span[0], span[1] + 1))
+        st.session_state[MARKED] = {strip_id: found}
+
+    token_strip(
+        Drawing.of(view, strip_id=strip_id, unread="Drag over tokens to mark those to be read."),
+        colour=_PLAIN | {"values": [None] * len(view.chips)},
+        locked=None,
+        span=(at[0], at[-1]) if at else None,
+        markup=True,
+        reveal=False,
+        on_lock=lambda position: mark(None if position is None else (position, position)),
+        on_span=mark,
+        key="prompt_strip",
+    )
+    if at:
+        hint(f"{len(at)} tokens are marked: {at[0]} to {at[-1]}.")
+    return at
+
+
+_PLAIN: Final = {
+    "id": "prompt",
+    "name": "The prompt as the model reads it",
+    "short": "",
+    "low": 0.0,
+    "high": 1.0,
+    "zero": 0.0,
+    "ends": ["", ""],
+    "hits": [],
+    "hitWords": "",
+}
+
+
+def told(estimate: Estimate) -> str:
+    """How long it will take, in words."""
+    if estimate.seconds is None or estimate.low is None or estimate.high is None:
+        return "This machine has not run the pair before, so it cannot say how long it will take."
+    basis = {"past runs": "from past runs on this machine", "warm-up": "a first guess"}
+    return (
+        f"About {duration(estimate.seconds)} ({duration(estimate.low)} to "
+        f"{duration(estimate.high)}; {basis.get(estimate.basis, '')})."
+    )
+
+
+def duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h"
