@@ -75,7 +75,7 @@ class JobRunner:
         self._desk = Desk(home)
         self._load = load or pairs.load
         self._embedder = embedder
-        self._lock = FileLock(home / LOCK)
+        self._lock = FileLock(home / LOCK, thread_local=False)
         self._watchdog: Watchdog | None = None
 
     # ---- life ------------------------------------------------------------------------------------

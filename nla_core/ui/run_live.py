@@ -50,6 +50,18 @@ def moving(snapshot: Snapshot) -> bool:
     return snapshot.state in OPEN_STATES or snapshot.state is RunState.PUBLISHING
 
 
+def heading(request: RunRequest, run_id: str) -> None:
+    """What it is called, what it is made with, and its note."""
+    many = "" if len(request.prompts) == 1 else "s"
+    draw(
+        '<div class="nla-head"><h1>{name}</h1><div class="facts">{facts}</div></div>',
+        name=request.name or run_id,
+        facts=f"{request.pair} · {len(request.prompts)} prompt{many}",
+    )
+    if request.note:
+        draw('<div class="nla-note"><p>{note}</p></div>', note=request.note)
+
+
 def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
     """Where the run stands. ``mine`` is the visitor that may cancel it, None for nobody."""
     read = snapshot.done + snapshot.failed
@@ -73,7 +85,10 @@ def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key="run_progress"
     ):
-        st.progress(min(1.0, read / total), text=shell.as_label(" · ".join(parts)))
+        if moving(snapshot):
+            st.progress(min(1.0, read / total), text=shell.as_label(" · ".join(parts)))
+        else:
+            draw('<p class="nla-label">{told}</p>', told=" · ".join(parts).capitalize())
         if snapshot.state in OPEN_STATES and mine is not None:
             st.button(
                 "Cancel",
@@ -290,17 +305,20 @@ def ways_on(runner: JobRunner, snapshot: Snapshot, visitor: str | None) -> None:
             st.popover("Name and note", icon=":material/edit:", key="rename"),
             st.form("rename_form", border=False),
         ):
-            name = st.text_input("Name", value=snapshot.name, max_chars=120)
-            note = st.text_area("Note", value=snapshot.note, max_chars=4_000)
-            if st.form_submit_button("Save"):
-                runner.rename(run_id, name=name.strip(), note=note.strip())
-                st.rerun()
+            st.text_input("Name", value=snapshot.name, max_chars=120, key="run_new_name")
+            st.text_area("Note", value=snapshot.note, max_chars=4_000, key="run_new_note")
+            st.form_submit_button("Save", on_click=_guarded(lambda: _rename(runner, run_id)))
         if not moving(snapshot):
             with st.popover("Delete", icon=":material/delete:", key="delete"):
                 hint("Its readings and all links to them will be gone for good.")
                 st.button(
                     "Delete this run", key="delete_run", on_click=lambda: _delete(runner, run_id)
                 )
+
+
+def _rename(runner: JobRunner, run_id: str) -> None:
+    name, note = st.session_state["run_new_name"], st.session_state["run_new_note"]
+    runner.rename(run_id, name=name.strip(), note=note.strip())
 
 
 def _delete(runner: JobRunner, run_id: str) -> None:
