@@ -22,7 +22,9 @@ def changes(edit: Edit) -> list[tuple[str, str]]:
     old, new = WORD.findall(edit.original), WORD.findall(edit.edited)
     found = SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes()
     return [
-        ("".join(old[a0:a1]), "".join(new[b0:b1])) for kind, a0, a1, b0, b1 in found if kind != "equal"
+        ("".join(old[a0:a1]), "".join(new[b0:b1]))
+        for kind, a0, a1, b0, b1 in found
+        if kind != "equal"
     ]
 
 
@@ -50,8 +52,18 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def hits(text: str, words: Sequence[str]) -> tuple[str, ...]:
     """Which of ``words`` stand in ``text`` as whole words, whatever their case."""
-    return tuple(
-        word
-        for word in words
-        if re.search(rf"(?<!\w){re.escape(word.casefold())}(?!\w)", text.casefold())
-    )
+    return tuple(word for word in words if _pattern(word).search(text))
+
+
+def hits_at(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Where they stand, in order and without overlaps."""
+    found = sorted(match.span() for word in words for match in _pattern(word).finditer(text))
+    kept: list[tuple[int, int]] = []
+    for low, high in found:
+        if not kept or low >= kept[-1][1]:
+            kept.append((low, high))
+    return kept
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)

@@ -23,12 +23,14 @@ token, at all of its tokens."""
 LONGEST_EDIT: Final = 1500
 LONGEST_PROMPT: Final = 2000
 LONGEST_WORD: Final = 40
-MOST_WORDS: Final = 12
+MOST_WORDS: Final = 16
 MOST_ALPHAS: Final = 8
 MOST_SEEDS: Final = 100
 MOST_NEW_TOKENS: Final = 80
 MOST_CONTINUATIONS: Final = 1200
 LARGEST_ALPHA: Final = 10.0
+DEFAULT_ALPHAS: Final = (0.25, 0.5, 0.75)
+DEFAULT_TEMPERATURE: Final = 0.8
 
 
 class Arm(StrEnum):
@@ -63,12 +65,12 @@ class Experiment:
     read_at: int | None = None
     place: Place = "token"
     every: bool = True
-    alphas: tuple[float, ...] = (0.5, 1.0, 2.0)
+    alphas: tuple[float, ...] = DEFAULT_ALPHAS
     words: tuple[str, ...] = ()
     first_seed: int = 0
     n_seeds: int = 20
     new_tokens: int = 24
-    temperature: float = 0.8
+    temperature: float = DEFAULT_TEMPERATURE
 
     @property
     def key(self) -> str:

@@ -130,9 +130,7 @@ def steer(
         yield outcome
 
 
-def places(
-    experiment: Experiment, hidden: Tensor, at: int, median_norm: float
-) -> tuple[int, ...]:
+def places(experiment: Experiment, hidden: Tensor, at: int, median_norm: float) -> tuple[int, ...]:
     """Positions of the prompt where something is added; ``hidden`` is ``[T, d_model]``.
 
     Attention sinks are left out of "all": their vectors are many times as long and say nothing.

@@ -32,7 +32,7 @@ from nla_core.ui.keys import keys
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
 
-PageName = Literal["explore", "browse", "search", "compare", "audit", "about"]
+PageName = Literal["explore", "browse", "search", "compare", "audit", "steer", "about"]
 Change = Callable[[refs.ViewState], refs.ViewState]
 
 P = ParamSpec("P")
@@ -66,6 +66,7 @@ _PAGES: Final[dict[PageName, str]] = {
     "search": "Search",
     "compare": "Compare",
     "audit": "Audit",
+    "steer": "Steer",
     "about": "About",
 }
 
