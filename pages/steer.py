@@ -57,7 +57,7 @@ def steer(dataset: Dataset, link: Parsed[SteerView]) -> None:
         draw('<div class="nla-head"><h1>Steer with an edited explanation</h1></div>')
         with st.popover("What this shows", icon=":material/help:", key="steer_help"):
             st.markdown(LIMITS)
-    hint(INTRO)
+    draw('<p class="nla-intro">{text}</p>', text=INTRO)
     source = steering.source_of(dataset, view)
     if source is None:
         steering.own_prompt(dataset, view)

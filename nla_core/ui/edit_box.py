@@ -27,8 +27,8 @@ span { font-size: 12.8px; font-weight: 600;
 textarea {
   font: inherit; font-size: 16px; line-height: 1.5; color: inherit; resize: vertical;
   width: 100%; box-sizing: border-box; padding: 8px 11px; overflow-wrap: anywhere;
-  background: var(--st-background-color); border-radius: var(--st-base-radius);
-  border: 1px solid color-mix(in srgb, var(--st-text-color) 45%, transparent);
+  background: var(--st-secondary-background-color); border-radius: var(--st-base-radius);
+  border: 1px solid color-mix(in srgb, var(--st-text-color) 16%, transparent);
 }
 textarea:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 0; }
 """,

@@ -34,6 +34,10 @@ PLACES: Final[dict[Place, str]] = {
 
 def controls(view: SteerView, source: Source) -> None:
     """Where to push, how strongly, and what to look for."""
+    places = dict(PLACES)
+    if source.prompt:  # of one's own text the last token is the one that is read
+        places["token"] = places.pop("last") if view.place != "last" else places["token"]
+        places = {place: places[place] for place in PLACES if place in places}
     _field(
         st.text_input,
         "Words to follow",
@@ -48,8 +52,8 @@ def controls(view: SteerView, source: Source) -> None:
         "Push at",
         "place",
         view.place,
-        options=list(PLACES),
-        format_func=lambda place: PLACES[place],
+        options=list(places),
+        format_func=lambda place: places[place],
         required=True,
         help="Attention sinks, such as the very first token, are left out of “all”.",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from typing import Final
 
 import streamlit as st
@@ -140,7 +141,7 @@ def _charts(found: Outcome) -> None:
     with one:
         draw('<p class="nla-label">Probability of a named word right after the prompt</p>')
         st.plotly_chart(
-            sweep(_probabilities(found), level=_level(found), name="probability"),
+            sweep(_probabilities(found), alphas=found.experiment.alphas, level=_level(found)),
             key="steer_probability",
             config=charts.CONFIG,
             alt="Probability of the named words against α, steered, random and baseline",
@@ -155,8 +156,8 @@ def _charts(found: Outcome) -> None:
         st.plotly_chart(
             sweep(
                 _shares(found),
+                alphas=found.experiment.alphas,
                 level=(NAMES[Arm.BASELINE], rate.share) if rate.n else None,
-                name="share",
                 top=1.05,
             ),
             key="steer_share",
@@ -254,7 +255,7 @@ def _texts(found: Outcome) -> None:
                 fill(
                     "<td><span class='arm'>{arm}</span> {text}</td>",
                     arm=NAMES[arm],
-                    text="…" if text is None else marked(text.text, found.experiment.words),
+                    text="…" if text is None else shown(text.text, found.experiment.words),
                 )
             )
         rows.append(
@@ -269,8 +270,9 @@ def _texts(found: Outcome) -> None:
     )
 
 
-def marked(text: str, words: tuple[str, ...]) -> Piece:
-    """A text with the named words marked."""
+def shown(text: str, words: tuple[str, ...]) -> Piece:
+    """A text without blank lines, the named words marked."""
+    text = re.sub(r"\s*\n\s*", "\n", text).strip()
     pieces, at = [], 0
     for low, high in hits_at(text, words):
         pieces.append(fill("{text}<mark>{hit}</mark>", text=text[at:low], hit=text[low:high]))
@@ -315,7 +317,7 @@ def as_csv(found: Outcome) -> bytes:
     rows.writerow(["experiment", "revision", "arm", "alpha", "seed", "hits", "text"])
     for text in found.continuations:
         # The apostrophe keeps a spreadsheet from taking a text for a formula.
-        shown = f"'{text.text}" if text.text[:1] in ("=", "+", "-", "@", "\t", "\r") else text.text
+        formula = text.text[:1] in ("=", "+", "-", "@", "\t", "\r", "\n")
         rows.writerow(
             [
                 found.experiment.key,
@@ -324,7 +326,7 @@ def as_csv(found: Outcome) -> bytes:
                 f"{text.alpha:g}",
                 text.seed,
                 "; ".join(text.hits),
-                shown,
+                f"'{text.text}" if formula else text.text,
             ]
         )
     return out.getvalue().encode("utf-8-sig")

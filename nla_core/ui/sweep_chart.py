@@ -26,17 +26,17 @@ Point = tuple[float, float, float, float]
 def sweep(
     lines: Mapping[str, Sequence[Point]],
     *,
+    alphas: Sequence[float],
     level: tuple[str, float] | None,
-    name: str,
     top: float | None = None,
 ) -> Figure:
     """``lines`` by arm (two at most), each a list of points; ``level`` is the baseline's name and
-    value. ``top`` ends the axis; without it the largest value does."""
+    value. ``alphas`` are all that are coming; ``top`` ends the axis, without it the largest value
+    does."""
     data: list[Figure] = []
-    highest = max(
-        [level[1] if level else 0.0, *(p[3] for points in lines.values() for p in points)],
-        default=1.0,
-    )
+    low, high = min(0.0, *alphas), max(0.0, *alphas)
+    highest = max(level[1] if level else 0.0, *(p[3] for row in lines.values() for p in row), 0.0)
+    end = top or highest * 1.12 or 1.0
     for (label, points), (colour, rgb, dash, mark) in zip(lines.items(), LOOKS, strict=False):
         ordered = sorted(points)
         x = [p[0] for p in ordered]
@@ -66,14 +66,13 @@ def sweep(
                 "hovertemplate": f"α %{{x:g}}: {plain_words(label)} %{{y:.1%}}<extra></extra>",
             }
         )
-    ends = [p[0] for points in lines.values() for p in points]
-    if level is not None and ends:
+    if level is not None:
         data.append(
             {
                 "type": "scatter",
                 "mode": "lines",
                 "name": level[0],
-                "x": [min(0.0, *ends), max(0.0, *ends)],
+                "x": [low, high],
                 "y": [level[1], level[1]],
                 "line": {"color": _LEVEL, "width": 1.6, "dash": "dot"},
                 "hovertemplate": f"{plain_words(level[0])} %{{y:.1%}}<extra></extra>",
@@ -86,15 +85,14 @@ def sweep(
             "margin": {"l": 46, "r": 8, "t": 8, "b": 40},
             "xaxis": {
                 "title": {"text": "α", "standoff": 4},
+                "range": [low - 0.03 * (high - low), high + 0.03 * (high - low)],
                 "zeroline": False,
                 "fixedrange": True,
                 "showgrid": False,
             },
             "yaxis": {
-                "title": {"text": ""},
-                "range": [0, (top or highest * 1.12) or 1],
-                "tickformat": ".0%" if (top or highest) > 0.05 else ".1%",
-                "rangemode": "tozero",
+                "range": [-0.03 * end, end],
+                "tickformat": ".0%" if end > 0.05 else ".1%" if end > 0.004 else ".2%",
                 "nticks": 5,
                 "fixedrange": True,
                 "zeroline": False,
@@ -104,6 +102,5 @@ def sweep(
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "dragmode": False,
-            "meta": name,
         },
     }
