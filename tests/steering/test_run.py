@@ -1,4 +1,4 @@
-"""The engine on a tiny pair: against a plain forward pass, seeds, batches, cancelling, streaming."""
+"""The engine on a tiny pair: against a plain pass, seeds, batches, cancelling, streaming."""
 
 from __future__ import annotations
 
