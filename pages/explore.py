@@ -89,6 +89,8 @@ def panel(
         if reading is not None:
             with st.popover("Share", icon=":material/ios_share:", key="share_popover"):
                 share(here, transcript, reading, Provenance.of(dataset))
+        downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
+        if reading is not None:
             st.page_link(
                 shell.page("steer"),
                 label="Steer from here",
@@ -100,7 +102,6 @@ def panel(
                     sample=here.sample,
                 ).params(),
             )
-        downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
     if reading is not None:
         elsewhere.alike(dataset, here, transcript, reading)
         elsewhere.other_pairs(shell.others(dataset), transcript, position)

@@ -52,7 +52,7 @@ def steer(dataset: Dataset, link: Parsed[SteerView]) -> None:
     view = link.view
     with st.sidebar:
         facets.mounted(dataset)
-    notices.link_problems(link.problems)
+    notices.link_problems([*st.session_state.pop(steering.UNTOLD, ()), *link.problems])
     with st.container(horizontal=True, vertical_alignment="bottom", key="title_row"):
         draw('<div class="nla-head"><h1>Steer with an edited explanation</h1></div>')
         with st.popover("What this shows", icon=":material/help:", key="steer_help"):
@@ -89,14 +89,16 @@ def experiment_side(dataset: Dataset, view: SteerView, source: steering.Source) 
             notices.problem(error)
     with narrow, st.container(key="steer_controls"):
         steering_controls.controls(view, source)
-        st.button(
-            "Run",
-            key="steer_run",
-            type="primary",
-            icon=":material/play_arrow:",
-            on_click=lambda: steering_results.start(experiment),
-        )
-        with st.container(horizontal=True, gap="small", key="steer_links"):
+        with st.container(
+            horizontal=True, vertical_alignment="center", gap="small", key="steer_links"
+        ):
+            st.button(
+                "Run",
+                key="steer_run",
+                type="primary",
+                icon=":material/play_arrow:",
+                on_click=lambda: steering_results.start(experiment),
+            )
             copy_link(view.query)
             if view.transcript is not None:
                 st.page_link(

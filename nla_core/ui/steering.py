@@ -38,6 +38,7 @@ from nla_core.views import SteerView
 CONTEXT_CHARACTERS: Final = 900
 EXAMPLE_PROMPT: Final = "The city that I would most like to visit is"
 POLL_S: Final = 1.0
+UNTOLD: Final = "steer_link_problems"
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,7 @@ def missing_reading(view: SteerView, source: Source) -> bool:
             why="its text for the last token is empty",
             fix="Try another text",
         )
+    st.session_state[UNTOLD] = read_link().problems  # a tidy link no longer shows them
     st.query_params.from_dict(replace(view, original=said).params())
     st.rerun()
     return True

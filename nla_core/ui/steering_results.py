@@ -253,7 +253,7 @@ def _texts(found: Outcome) -> None:
             text = by_seed[arm].get(seed)
             cells.append(
                 fill(
-                    "<td><span class='arm'>{arm}</span> {text}</td>",
+                    "<td><span class='arm'>{arm}</span>{text}</td>",
                     arm=NAMES[arm],
                     text="…" if text is None else shown(text.text, found.experiment.words),
                 )
