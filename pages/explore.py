@@ -30,6 +30,7 @@ from nla_core.ui.copy_link import copy_link
 from nla_core.ui.library import library
 from nla_core.ui.share import note, share
 from nla_core.ui.transcript_view import TranscriptView
+from nla_core.views import SteerView
 
 shell.ensure()
 
@@ -90,6 +91,18 @@ def panel(
             with st.popover("Share", icon=":material/ios_share:", key="share_popover"):
                 share(here, transcript, reading, Provenance.of(dataset))
         downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
+        if reading is not None:
+            st.page_link(
+                shell.page("steer"),
+                label="Steer from here",
+                icon=":material/tune:",
+                query_params=SteerView(
+                    dataset=here.dataset,
+                    transcript=transcript.transcript_id,
+                    position=position,
+                    sample=here.sample,
+                ).params(),
+            )
     if reading is not None:
         elsewhere.alike(dataset, here, transcript, reading)
         elsewhere.other_pairs(shell.others(dataset), transcript, position)

@@ -15,12 +15,12 @@ import streamlit as st
 
 from nla_core.errors import NLAError
 from nla_core.opened import runner
+from nla_core.run_view import RunView, parse_run, parse_run_query
 from nla_core.runs.request import RunPrompt, RunRequest
 from nla_core.runs.runner import JobRunner
 from nla_core.store.dataset import Dataset
 from nla_core.ui import composer, gate, notices, run_list, run_live, run_settings, shell
 from nla_core.ui.html import draw, hint
-from nla_core.views import RunView, parse_run, parse_run_query
 
 shell.ensure()
 

@@ -290,6 +290,7 @@ def test_every_link_parameter_is_documented() -> None:
         "Links to a search": views.SEARCH_PARAMS,
         "Links to a comparison": views.COMPARE_PARAMS,
         "Links to an audit": views.AUDIT_PARAMS,
+        "Links to an experiment": views.STEER_PARAMS,
     }
     for heading, params in pages.items():
         rows = re.findall(r"^\| (`[^|]+`) \|", section(heading), re.MULTILINE)

@@ -8,6 +8,7 @@ positions that come before the padding, and takes attention's fast path.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,9 +109,11 @@ class Target:
             ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
         ids = ids.to(self.device)
         caught: list[Tensor] = []
+        mine = threading.get_ident()  # others may be using the same model
 
         def catch(_module: Any, _args: Any, output: Any) -> None:
-            caught.append(output[0] if isinstance(output, tuple) else output)
+            if threading.get_ident() == mine:
+                caught.append(output[0] if isinstance(output, tuple) else output)
 
         handle = self.parts.layers[self.layer].register_forward_hook(catch)
         try:

@@ -16,6 +16,7 @@ import streamlit as st
 
 from nla_core.errors import NLAError
 from nla_core.refs import ViewState
+from nla_core.run_view import RunView
 from nla_core.runs.live import LivePrompt, folded
 from nla_core.runs.state import OPEN_STATES, Failure, RunState, Snapshot
 from nla_core.ui import measures, notices, shell, token_panel, transcripts
@@ -23,7 +24,6 @@ from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.run_settings import duration
 from nla_core.ui.token_strip import Drawing, Late, token_strip
 from nla_core.ui.transcript_view import TranscriptView
-from nla_core.views import RunView
 
 if TYPE_CHECKING:
     from nla_core.readings import Said

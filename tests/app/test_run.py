@@ -12,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from nla_core import opened
 from nla_core.opened import Kept
+from nla_core.run_view import RunView, parse_run
 from nla_core.runs.runner import JobRunner
-from nla_core.views import RunView, parse_run
 from tests.app.test_explore import component, html
 from tests.tiny import tiny_pair
 
