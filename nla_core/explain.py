@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,7 +41,7 @@ from nla_core.schema import (
     Flag,
 )
 
-__all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted"]
+__all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted", "WantedVector"]
 
 TOP_K = 5
 
@@ -53,6 +54,45 @@ class Wanted:
     position: int
     sample: int
     seed: int
+
+    @property
+    def vector(self) -> Tensor:
+        """``[d_model]``, raw."""
+        return self.transcript.hidden[self.position]
+
+    @property
+    def norm(self) -> float:
+        return self.transcript.tokens[self.position].norm
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVector:
+    """The same where the transcript is elsewhere: all that a reading takes from it."""
+
+    position: int
+    sample: int
+    seed: int
+    vector: Tensor
+    norm: float
+
+
+class Want(Protocol):
+    """What both have."""
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def sample(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def vector(self) -> Tensor: ...
+
+    @property
+    def norm(self) -> float: ...
 
 
 class Explainer:
@@ -172,7 +212,7 @@ class Explainer:
 
     def explain_each(
         self,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[Want],
         *,
         temperature: float,
         max_new_tokens: int,
@@ -190,7 +230,7 @@ class Explainer:
         """
         for start in range(0, len(wanted), batch_size):
             part = wanted[start : start + batch_size]
-            vectors = torch.stack([w.transcript.hidden[w.position] for w in part])
+            vectors = torch.stack([w.vector for w in part])
             texts = self.loaded.verbalizer.verbalize(
                 vectors,
                 seeds=[w.seed for w in part],
@@ -212,7 +252,7 @@ class Explainer:
         return reading_id(self.pair.pair_id, self.pair.revision, transcript_id, reading)
 
     def _score(
-        self, part: Sequence[Wanted], vectors: Tensor, texts: Sequence[Verbalization]
+        self, part: Sequence[Want], vectors: Tensor, texts: Sequence[Verbalization]
     ) -> Iterator[tuple[int, Reading]]:
         reference = self.pair.reference
         rows = [text.row for text in texts]
@@ -223,7 +263,6 @@ class Explainer:
         for k, text in enumerate(texts):
             wanted = part[text.row]
             fve = float(scores.fve[k])
-            norm = wanted.transcript.tokens[wanted.position].norm
             yield (
                 text.row,
                 Reading(
@@ -236,7 +275,7 @@ class Explainer:
                     cosine=float(scores.cosine[k]),
                     centred_cosine=float(scores.centred_cosine[k]),
                     fve=fve,
-                    flags=self._flags(wanted.position, norm, text.finish, fve),
+                    flags=self._flags(wanted.position, wanted.norm, text.finish, fve),
                     seed=wanted.seed,
                 ),
             )

@@ -65,7 +65,7 @@ def pins(name: str) -> dict[str, str]:
     """Distribution (lower case, hyphens) -> version of one requirements file."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
-    matches = [re.fullmatch(r"([\w.-]+)==([\w.+]+)", line) for line in wanted]
+    matches = [re.fullmatch(r"([\w.-]+)(?:\[\w+\])?==([\w.+]+)", line) for line in wanted]
     assert all(matches), f"{name} holds a line that is no exact pin: {wanted}"
     return {match[1].lower().replace("_", "-"): match[2] for match in matches if match}
 
