@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -228,31 +227,27 @@ class Explainer:
         passes of the AR over ``score_size`` texts (a quarter of the batch). Rows that are no longer
         wanted leave between decode steps. Raises as ``explain``.
         """
-        for start in range(0, len(wanted), batch_size):
-            part = wanted[start : start + batch_size]
-            vectors = torch.stack([w.vector for w in part])
-            texts = self.loaded.verbalizer.verbalize(
-                vectors,
-                seeds=[w.seed for w in part],
-                temperature=temperature,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                cancelled=cancelled,
-                wanted=partial(_shifted, still_wanted, start),
-            )
-            heard = _heard(texts, on_text, start)
-            for group in _groups(heard, score_size or max(1, batch_size // 4)):
-                for row, reading in self._score(part, vectors, group):
-                    yield start + row, reading
-            if cancelled() and start + batch_size < len(wanted):
-                raise Cancelled
+        if not wanted:
+            return
+        vectors = torch.stack([w.vector for w in wanted])
+        texts = self.loaded.verbalizer.verbalize(
+            vectors,
+            seeds=[w.seed for w in wanted],
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            cancelled=cancelled,
+            wanted=still_wanted,
+        )
+        for group in _groups(_heard(texts, on_text), score_size or max(1, batch_size // 4)):
+            yield from self._score(wanted, vectors, group)
 
     def reading_id(self, transcript_id: str, reading: Reading) -> str:
         """A name that survives a rebuild; see `nla_core.readings.reading_id`."""
         return reading_id(self.pair.pair_id, self.pair.revision, transcript_id, reading)
 
     def _score(
-        self, part: Sequence[Want], vectors: Tensor, texts: Sequence[Verbalization]
+        self, asked: Sequence[Want], vectors: Tensor, texts: Sequence[Verbalization]
     ) -> Iterator[tuple[int, Reading]]:
         reference = self.pair.reference
         rows = [text.row for text in texts]
@@ -261,7 +256,7 @@ class Explainer:
             predicted, vectors[rows], mean=reference.mean, denominator=reference.rawvar
         )
         for k, text in enumerate(texts):
-            wanted = part[text.row]
+            wanted = asked[text.row]
             fve = float(scores.fve[k])
             yield (
                 text.row,
@@ -341,15 +336,11 @@ class Explainer:
         )
 
 
-def _shifted(still_wanted: Callable[[int], bool], start: int, row: int) -> bool:
-    return still_wanted(start + row)
-
-
 def _heard(
-    texts: Iterator[Verbalization], on_text: Callable[[int, Verbalization], None], start: int
+    texts: Iterator[Verbalization], on_text: Callable[[int, Verbalization], None]
 ) -> Iterator[Verbalization]:
     for text in texts:
-        on_text(start + text.row, text)
+        on_text(text.row, text)
         yield text
 
 
