@@ -43,8 +43,8 @@ def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
     @shell.guarded
     def look() -> None:
         snapshot = jobs.snapshot(run_id)
-        if waits and not run_live.moving(snapshot):
-            st.rerun()  # the page as it is when nothing moves
+        if waits != run_live.moving(snapshot):
+            st.rerun()  # from now on it is looked at, or need not be
         view = parse_run(st.query_params).view
         run_live.heading(jobs.request(run_id), run_id)
         run_live.kept_problem()

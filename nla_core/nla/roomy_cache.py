@@ -113,7 +113,8 @@ def give_room(cache: Any) -> bool:
 def keep_rows(cache: Any, keep: Sequence[int]) -> list[int]:
     """Keep rows ``keep`` (ascending); returns which of them stands in which place.
 
-    Where all layers are roomy the order changes: the last rows fill the gaps.
+    Where all layers are roomy the order changes: the last rows fill the gaps. A cache that holds
+    more than layers for its rows is told that order by its ``rows_kept``.
     """
     device = cache.layers[0].keys.device
     if not all(isinstance(layer, RoomyLayer) for layer in cache.layers):
@@ -126,7 +127,10 @@ def keep_rows(cache: Any, keep: Sequence[int]) -> list[int]:
     for layer in cache.layers:
         layer.close_ranks(to, source, left)
     filled = dict(zip(gaps, last, strict=True))
-    return [filled.get(place, place) for place in range(left)]
+    order = [filled.get(place, place) for place in range(left)]
+    if follow := getattr(cache, "rows_kept", None):
+        follow(order)
+    return order
 
 
 def _is_plain(layer: Any) -> bool:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from nla_core.nla.decoding import decode
+from nla_core.nla.batch import Prompted
+from nla_core.nla.decoding import decode, once
 from nla_core.nla.target import Target
 
 BATCH_TOKENS = 4096
@@ -32,6 +33,10 @@ class PushedCache(DynamicCache):
     def batch_select_indices(self, indices: Tensor) -> None:
         super().batch_select_indices(indices)
         self.added = self.added[indices]
+
+    def rows_kept(self, order: Sequence[int]) -> None:
+        """The rows that are left of a batch, told by `nla_core.nla.roomy_cache.keep_rows`."""
+        self.added = self.added[list(order)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +125,8 @@ class Pusher:
         with adding(self.target, lambda: pushed.cache.added[:, None] if self.every else None):
             for done in decode(
                 self.target.model,
-                pushed.cache,
-                pushed.logits[owner],
+                once(Prompted(range(len(owner)), pushed.cache, pushed.logits[owner])),
+                len(owner),
                 stop_ids=self.target.stop_ids,
                 max_new_tokens=new_tokens,
                 temperature=temperature,

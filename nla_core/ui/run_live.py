@@ -41,6 +41,7 @@ STATES: Final[dict[RunState, str]] = {
     RunState.FAILED: "failed",
 }
 SHOWN_FAILURES: Final = 20
+WAYS: Final[tuple[shell.PageName, ...]] = ("explore", "search", "compare")
 UNREAD: Final = "No reading yet."
 MOST_PROMPTS: Final = 500
 
@@ -279,15 +280,13 @@ def ways_on(runner: JobRunner, snapshot: Snapshot, visitor: str | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="ways_on"):
         if snapshot.version is not None:
             query = ViewState(dataset=run_id).params()
-            for name, words in (
-                ("explore", "Explore"),
-                ("search", "Search"),
-                ("compare", "Compare"),
-            ):
+            for name in WAYS:
                 st.page_link(
-                    shell.page(name), label=f"Open in {words}", query_params=query,
+                    shell.page(name),
+                    label=f"Open in {name.capitalize()}",
+                    query_params=query,
                     icon=":material/arrow_forward:",
-                )  # fmt: skip
+                )
             st.download_button(
                 "Export",
                 data=lambda: _zip(runner, run_id),
