@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
-from nla_core.api import browsing, finding, params, wire
+from nla_core.api import browsing, finding, params, running, wire
+from nla_core.api.guard import NOBODY, Sent
 from nla_core.api.params import Param
 from nla_core.api.shelf import Asked, Shelf
 from nla_core.api.wire import Answer, Refusal, Stream
@@ -27,11 +28,19 @@ Reply = Answer | Stream
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """``path`` is below ``PREFIX``, with names in braces that ``handler`` gets by name."""
+    """``path`` is below ``PREFIX``, with names in braces that ``handler`` gets by name.
+
+    What is not asked with GET costs something or changes something, and is guarded.
+    """
 
     path: str
     handler: Callable[[Asked], Reply]
     params: tuple[Param, ...] = ()
+    method: Literal["GET", "POST", "PATCH", "DELETE"] = "GET"
+
+    @property
+    def is_guarded(self) -> bool:
+        return self.method != "GET"
 
 
 def openapi(asked: Asked) -> Answer:
@@ -51,11 +60,27 @@ ROUTES: Final = (
     Route("/search", finding.search, (DATASET, *finding.SEARCH_PARAMS)),
     Route("/similar", finding.similar, (DATASET, *finding.SIMILAR_PARAMS)),
     Route("/themes", finding.recurring, (DATASET, *finding.THEME_PARAMS)),
+    Route("/runs", running.runs, running.LIST_PARAMS),
+    Route("/runs", running.submit, method="POST"),
+    Route("/runs/estimate", running.estimate, method="POST"),
+    Route("/runs/limits", running.limits),
+    Route("/runs/pairs", running.pairs),
+    Route("/runs/{run_id}", running.one_run),
+    Route("/runs/{run_id}", running.rename, method="PATCH"),
+    Route("/runs/{run_id}", running.delete, method="DELETE"),
+    Route("/runs/{run_id}/events", running.events, running.EVENT_PARAMS),
+    Route("/runs/{run_id}/export", running.export),
+    Route("/runs/{run_id}/cancel", running.cancel, method="POST"),
+    Route("/runs/{run_id}/retry", running.retry, method="POST"),
 )
 
 
 def respond(
-    route: Route, shelf: Shelf, path: Mapping[str, str], pairs: Iterable[tuple[str, str]]
+    route: Route,
+    shelf: Shelf,
+    path: Mapping[str, str],
+    pairs: Iterable[tuple[str, str]],
+    sent: Sent = NOBODY,
 ) -> Reply:
     """Answer one request; every refusal comes back as an answer with its status."""
     try:
@@ -63,8 +88,8 @@ def respond(
             query = params.read(pairs, route.params)
         except NLAError as error:
             raise Refusal(400, error) from error
-        return route.handler(Asked(shelf, path, query))
+        return route.handler(Asked(shelf, path, query, sent))
     except Refusal as refused:
         return wire.refusal(refused.status, refused.error)
-    except NLAError as error:  # no dataset, a damaged one, or one that is too slow to answer
+    except NLAError as error:  # no dataset, a damaged one, one that is too slow to answer, no queue
         return wire.refusal(503, error)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_core import opened
+from nla_core.api.guard import NOBODY, Sent
 from nla_core.api.wire import Refusal
 from nla_core.errors import NLAError
 from nla_core.exports import Provenance
@@ -54,11 +55,15 @@ class Shelf:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: names from its path, and a value for every parameter of its route."""
+    """One request: names from its path, and a value for every parameter of its route.
+
+    ``sent`` says who asked and what the body holds, where the route may change something.
+    """
 
     shelf: Shelf
     path: Mapping[str, str]
     query: Mapping[str, Any]
+    sent: Sent = NOBODY
 
     @cached_property
     def dataset(self) -> Dataset:

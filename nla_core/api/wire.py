@@ -9,7 +9,7 @@ pair twice, in the body for whoever keeps it and in headers for whoever streams 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -35,9 +35,9 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A body in pieces, made while it is sent."""
+    """A body in pieces, made while it is sent; asynchronous where most of it is waiting."""
 
-    pieces: Iterator[str]
+    pieces: Iterator[str] | Iterator[bytes] | AsyncIterator[str]
     media_type: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -57,7 +57,8 @@ def answer(source: Provenance, body: Mapping[str, Any]) -> Answer:
 
 def refusal(status: int, error: NLAError) -> Answer:
     """The one error body: {error: {what, why, fix}}."""
-    return Answer(encode({"error": error_json(error)}), status=status)
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return Answer(encode({"error": error_json(error)}), status=status, headers=headers)
 
 
 def error_json(error: NLAError) -> dict[str, str]:

@@ -17,6 +17,14 @@ from nla_core.runs.state import Run
 SHOWN_PROBLEMS = 5
 
 
+class OverLimit(NLAError):
+    """One limit was exceeded; ``limit`` is its name in `Limits`."""
+
+    def __init__(self, limit: str, what: str, *, why: str, fix: str) -> None:
+        super().__init__(what, why=why, fix=fix)
+        self.limit = limit
+
+
 def check_request(
     request: RunRequest, limits: Limits, count: Callable[[RunPrompt], int], context: int
 ) -> tuple[int, ...]:
@@ -127,7 +135,8 @@ def _positions_exist(request: RunRequest, n_tokens: int) -> None:
 
 def _within(name: str, found: int, limit: int, fix: str) -> None:
     if found > limit:
-        raise NLAError(
+        raise OverLimit(
+            name,
             f"Nothing was queued: {name.replace('_', ' ')} would be {found:,}",
             why=f"the limit {name} is {limit:,} on this server",
             fix=fix,

@@ -13,8 +13,11 @@ from starlette.testclient import TestClient
 from nla_core import opened
 from nla_core.api.asgi import BesidePages, application
 from nla_core.api.shelf import Shelf
+from nla_core.runs.pairs import Pairs
+from nla_core.runs.runner import JobRunner
 from nla_core.store.dataset import Dataset
 from tests.helpers import PROMPTS, Prompt, hash_vectors, make_dataset
+from tests.precompute.fake import HashEmbedder
 
 FORMULA: Prompt = (
     "formula-001",
@@ -46,6 +49,17 @@ def encoder() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opened, "encoder", HashEncoder)
         yield
+
+
+@pytest.fixture(scope="package", autouse=True)
+def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobRunner]:
+    """A queue without pairs, on which nothing runs; tests of runs put another one in its place."""
+    made = JobRunner(
+        tmp_path_factory.mktemp("queue") / "runs", pairs=Pairs(lambda: {}), embedder=HashEmbedder()
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(opened, "runner", lambda: made)
+        yield made
 
 
 def client_of(*roots: Path) -> TestClient:

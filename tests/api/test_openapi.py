@@ -32,12 +32,18 @@ def validator(schema: dict[str, Any]) -> Draft202012Validator:
     return Draft202012Validator({**schema, "components": DOCUMENT["components"]})
 
 
-def operation(path: str) -> dict[str, Any]:
-    return DOCUMENT["paths"][path]["get"]
+READ_HERE = [r for r in ROUTES if r.method == "GET" and not r.path.startswith("/runs/{")]
+"""The others need a run: see test_running.py."""
 
 
-def json_schema(path: str) -> dict[str, Any]:
-    return operation(path)["responses"]["200"]["content"]["application/json"]["schema"]
+def operation(path: str, method: str = "get") -> dict[str, Any]:
+    return DOCUMENT["paths"][path][method.lower()]
+
+
+def json_schema(path: str, method: str = "get", status: int = 200) -> dict[str, Any]:
+    return operation(path, method)["responses"][str(status)]["content"]["application/json"][
+        "schema"
+    ]
 
 
 def described(param: Param) -> dict[str, Any]:
@@ -57,15 +63,24 @@ def described(param: Param) -> dict[str, Any]:
 
 
 def test_every_route_is_described_and_every_description_is_a_route() -> None:
-    assert {route.path for route in ROUTES} == set(DOCUMENT["paths"])
-    assert all(set(methods) == {"get"} for methods in DOCUMENT["paths"].values())
+    described = {(path, name) for path, methods in DOCUMENT["paths"].items() for name in methods}
+    assert described == {(route.path, route.method.lower()) for route in ROUTES}
+    assert len(described) == len(ROUTES)
     assert DOCUMENT["servers"] == [{"url": PREFIX}]
     assert DOCUMENT["openapi"].startswith("3.1.")
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
+def test_guarded_routes_say_so(route: Route) -> None:
+    said = operation(route.path, route.method)
+    kind = "Guarded" if route.is_guarded else "Refused"
+    assert said["responses"]["default"] == {"$ref": f"#/components/responses/{kind}"}
+    assert ("security" in said) is route.is_guarded
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_parameters_are_those_that_are_read(route: Route) -> None:
-    listed = operation(route.path).get("parameters", [])
+    listed = operation(route.path, route.method).get("parameters", [])
     in_path = [entry["name"] for entry in listed if entry["in"] == "path"]
     assert in_path == re.findall(r"{(\w+)}", route.path)
     in_query = {entry["name"]: entry["schema"] for entry in listed if entry["in"] == "query"}
@@ -81,7 +96,7 @@ def test_schemas_are_schemas_and_all_are_used() -> None:
     text = json.dumps(DOCUMENT)
     named = set(re.findall(r"#/components/schemas/(\w+)", text))
     assert named == set(SCHEMAS)
-    identifiers = [methods["get"]["operationId"] for methods in DOCUMENT["paths"].values()]
+    identifiers = [operation(route.path, route.method)["operationId"] for route in ROUTES]
     assert len(set(identifiers)) == len(identifiers)
 
 
@@ -118,12 +133,15 @@ def questions(dataset: Dataset) -> list[tuple[str, str]]:
         ("/similar", f"/similar?reading_id={reading}"),
         ("/similar", f"/similar?reading_id={reading}&per_transcript=1&role=assistant"),
         *(("/themes", f"/themes?transcript_id={found}") for found in whole),
+        ("/runs", "/runs?state=done"),
+        ("/runs/limits", "/runs/limits"),
+        ("/runs/pairs", "/runs/pairs"),
     ]
 
 
 def test_answers_are_as_described(client: TestClient, dataset: Dataset) -> None:
     asked = questions(dataset)
-    assert {path for path, _ in asked} == {route.path for route in ROUTES}
+    assert {path for path, _ in asked} == {route.path for route in READ_HERE}
     for path, address in asked:
         response = client.get(PREFIX + address)
         assert response.status_code == 200, response.text
@@ -162,21 +180,33 @@ def test_the_file_is_served_as_it_is(client: TestClient) -> None:
     assert response.content == OPENAPI.read_bytes()
 
 
-def documented() -> list[str]:
-    """Paths and queries of the examples in docs/api.md."""
-    return re.findall(r"http://127\.0\.0\.1:8501(/api/v1/[^\s']+)", GUIDE)
+EXAMPLE = re.compile(
+    r"curl (?:-N )?(?:-X (\w+) )?'?http://127\.0\.0\.1:8501(/api/v1/[^\s']+)'?"
+    r"(?: -H [^\n]*\\\n\s+-d '(.+)')?"
+)
 
 
-@pytest.mark.parametrize("address", documented())
-def test_examples_of_the_guide_are_understood(client: TestClient, address: str) -> None:
-    response = client.get(address)
+def test_all_examples_are_found() -> None:
+    assert len(EXAMPLE.findall(GUIDE)) == GUIDE.count("curl ") > 8
+    assert any(body for _, _, body in EXAMPLE.findall(GUIDE))
+
+
+@pytest.mark.parametrize(("method", "address", "body"), EXAMPLE.findall(GUIDE))
+def test_examples_of_the_guide_are_understood(
+    client: TestClient, method: str, address: str, body: str
+) -> None:
+    given = {"json": json.loads(body)} if body else {}
+    response = client.request(method or "GET", address, **given)
+    if response.status_code == 422:  # nothing can be run in these tests
+        assert response.json()["error"]["what"].startswith("There is no pair here")
+        return
     unknown_id = response.status_code == 404 and "There is no" in response.json()["error"]["what"]
     assert response.status_code == 200 or unknown_id, response.text
 
 
 def test_the_guide_names_every_route() -> None:
     listed = re.findall(r"^\| (`/.+`) \|", GUIDE, re.MULTILINE)
-    paths = {path for cell in listed for path in re.findall(r"`([^`]+)`", cell)}
+    paths = {path for cell in listed for path in re.findall(r"`(/[^`]+)`", cell)}
     assert paths | {"/openapi.json"} == {route.path for route in ROUTES}
 
 
