@@ -13,6 +13,7 @@ import streamlit as st
 
 from nla_core.exports import Provenance
 from nla_core.refs import Parsed, ViewState
+from nla_core.run_view import RunView
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import is_run
 from nla_core.ui import (
@@ -140,6 +141,16 @@ def explore(dataset: Dataset, link: Parsed[ViewState]) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="title_row"):
         panels.heading(page[0])
+        if not shell.embedded():
+            st.page_link(
+                shell.page("run"),
+                label="Change this prompt",
+                icon=":material/edit:",
+                query_params=RunView(
+                    dataset=shell.read_link().view.dataset, transcript=transcript_id
+                ).params(),
+                help="Puts the conversation into the editor of the Run page.",
+            )
         st.session_state["markup"] = view.markup
         st.toggle(
             "Template tokens",

@@ -14,6 +14,7 @@ from nla_core.refs import Parsed
 from nla_core.store.dataset import Dataset
 from nla_core.ui import (
     facets,
+    gate,
     notices,
     shell,
     steering,
@@ -73,6 +74,8 @@ def steer(dataset: Dataset, link: Parsed[SteerView]) -> None:
 
 
 def experiment_side(dataset: Dataset, view: SteerView, source: steering.Source) -> None:
+    if not gate.allowed():  # every edit is a pass of the models
+        return
     wide, narrow = st.columns([1.5, 1], gap="medium")
     with wide:
         if source.prompt:

@@ -39,7 +39,8 @@ def carried_over(edit: Edit, others: Iterable[str]) -> tuple[Edit, ...]:
     for text in others:
         edited = text
         for old, new in replaced:
-            edited = new.join(re.split(rf"(?<!\w){re.escape(old)}(?!\w)", edited))
+            pieces = re.split(rf"(?<!\w){re.escape(old)}(?!\w)", edited)
+            edited = new.join(pieces)
         if edited != text and edited.strip():
             found.append(Edit(text, edited))
     return tuple(found)

@@ -135,15 +135,26 @@ class Outcome:
 
     def band(self, arm: Arm, alpha: float = 0.0, word: str | None = None) -> Band | None:
         """Of one word, or of any of them; None where nothing was measured."""
+        wanted = self.disjoint if word is None else (word,)
         by_direction: dict[int | None, float] = {}
         for chance in self.chances:
-            if chance.arm == arm and chance.alpha == alpha and word in (None, chance.word):
+            if chance.arm == arm and chance.alpha == alpha and chance.word in wanted:
                 by_direction[chance.seed] = by_direction.get(chance.seed, 0.0) + chance.p
         if not by_direction:
             return None
         values = np.array(list(by_direction.values()))
         low, high = np.quantile(values, (0.025, 0.975))
         return Band(float(values.mean()), float(low), float(high))
+
+    @property
+    def disjoint(self) -> tuple[str, ...]:
+        """The named words that do not begin with another one's tokens: their chances add up."""
+        tokens = dict(zip(self.experiment.words, self.facts.tokens, strict=True))
+        return tuple(
+            word
+            for word, own in tokens.items()
+            if not any(own[: len(t)] == t for other, t in tokens.items() if other != word)
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Everything: the experiment, what was measured, and the rates."""

@@ -38,6 +38,13 @@ def prompt_ids_of(explainer: Explainer, experiment: Experiment) -> list[int]:
     if experiment.prompt:
         ids = list(explainer.loaded.tokenizer(experiment.prompt)["input_ids"])
     explainer.loaded.target.check_length(len(ids) + experiment.new_tokens)
+    vocabulary = explainer.loaded.target.parts.embed.num_embeddings
+    if max(ids, default=0) >= vocabulary:
+        raise NLAError(
+            "The transcript is not of this pair's target",
+            why=f"it holds the token {max(ids)}, and the target knows {vocabulary:,}",
+            fix="Use the pair that the dataset was made with",
+        )
     at = experiment.read_at
     if at is not None and not 0 <= at < len(ids):
         raise NLAError(

@@ -198,8 +198,13 @@ def missing_reading(view: SteerView, source: Source) -> bool:
     """Ask the verbalizer what the last token of one's own text says; True while that is open."""
     if source.original or not source.prompt:
         return False
-    if not _models(source.pair):
-        return True
+    if _models(source.pair):
+        _read(view, source)
+    return True
+
+
+def _read(view: SteerView, source: Source) -> None:
+    """Put what the verbalizer says of the last token into the address, and begin again."""
     from nla_core.steering.reading import said_at
 
     with st.spinner("Reading the last token"):
@@ -214,7 +219,6 @@ def missing_reading(view: SteerView, source: Source) -> bool:
     st.session_state[UNTOLD] = read_link().problems  # a tidy link no longer shows them
     st.query_params.from_dict(replace(view, original=said).params())
     st.rerun()
-    return True
 
 
 def editing(view: SteerView, source: Source) -> None:

@@ -47,6 +47,7 @@ def listed(dataset: Dataset, view: SteerView) -> None:
     """All presets as cards, those that work first."""
     found = presets()
     works = [p for p in found if p.measured is not None and p.measured.works]
+    works.sort(key=lambda p: p.measured.over_random.difference if p.measured else 0, reverse=True)
     others = [p for p in found if p not in works]
     revision = pair_revision(dataset)
     groups = [

@@ -235,7 +235,7 @@ def _texts(found: Outcome) -> None:
         draw('<h2 class="nla-h2">What it writes</h2>')
         if st.session_state.get("steer_alpha") not in alphas:
             st.session_state["steer_alpha"] = alphas[len(alphas) // 2]
-        chosen = st.segmented_control(
+        st.segmented_control(
             "α",
             alphas,
             key="steer_alpha",
@@ -243,6 +243,7 @@ def _texts(found: Outcome) -> None:
             label_visibility="collapsed",
             format_func=lambda a: f"α = {a:g}".replace("-", "−"),
         )
+    chosen = float(st.session_state["steer_alpha"])
     arms = [(Arm.BASELINE, 0.0), (Arm.STEERED, chosen), (Arm.RANDOM, chosen)]
     by_seed = {arm: {c.seed: c for c in found.texts(arm, a)} for arm, a in arms}
     seeds = sorted(set(by_seed[Arm.BASELINE]) & set(by_seed[Arm.STEERED]))[:MOST_SHOWN]

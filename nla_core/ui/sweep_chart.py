@@ -92,7 +92,7 @@ def sweep(
             },
             "yaxis": {
                 "range": [-0.03 * end, end],
-                "tickformat": ".0%" if end > 0.05 else ".1%" if end > 0.004 else ".2%",
+                "tickformat": _digits(end),
                 "nticks": 5,
                 "fixedrange": True,
                 "zeroline": False,
@@ -104,3 +104,8 @@ def sweep(
             "dragmode": False,
         },
     }
+
+
+def _digits(end: float) -> str:
+    """Enough decimals to tell the ticks of an axis apart."""
+    return next((f".{n}%" for n, least in enumerate((0.05, 0.004, 0.0004)) if end > least), ".3%")

@@ -117,3 +117,11 @@ def test_the_band_is_over_random_directions() -> None:
     assert steered.low == steered.high == 0.5
     assert found.band(Arm.BASELINE) is None
     assert json.loads(json.dumps(found.as_json()))["rates"][0]["arm"] == "baseline"
+
+
+def test_a_word_that_another_begins_is_not_counted_twice() -> None:
+    found = outcome(1, 1)
+    asked = replace(found.experiment, words=("solar", "solar system", "fish"))
+    tokens = ((" solar",), (" solar", " system"), (" fish",))
+    both = replace(found, experiment=asked, facts=replace(found.facts, tokens=tokens))
+    assert both.disjoint == ("solar", "fish")

@@ -196,5 +196,7 @@ def test_nonsense_is_refused(explainer: Explainer) -> None:
         list(steer(explainer, replace(ASKED, read_at=99)))
     with pytest.raises(NLAError, match="context holds 256"):
         list(steer(explainer, replace(ASKED, prompt="", token_ids=tuple([7] * 300))))
+    with pytest.raises(NLAError, match="not of this pair's target"):
+        list(steer(explainer, replace(ASKED, prompt="", token_ids=(7, 40_000))))
     with pytest.raises(NLAError, match="Nothing was edited"):
         list(steer(explainer, replace(ASKED, edits=(Edit("a", "a"),))))
