@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     app = parser.add_argument_group("app")
     app.add_argument("--sessions", type=int, nargs="+", default=[1, 10, 50], help="at a time")
     app.add_argument(
-        "--during-run", action="store_true", help="while the server reads a hundred prompts"
+        "--during-run", action="store_true", help="while the server reads forty prompts"
     )
     app.add_argument("--rounds", type=int, default=8, help="over all sessions; 2 each at least")
     app.add_argument(
