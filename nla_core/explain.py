@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,7 +40,7 @@ from nla_core.schema import (
     Flag,
 )
 
-__all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted"]
+__all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted", "WantedVector"]
 
 TOP_K = 5
 
@@ -53,6 +53,45 @@ class Wanted:
     position: int
     sample: int
     seed: int
+
+    @property
+    def vector(self) -> Tensor:
+        """``[d_model]``, raw."""
+        return self.transcript.hidden[self.position]
+
+    @property
+    def norm(self) -> float:
+        return self.transcript.tokens[self.position].norm
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVector:
+    """The same where the transcript is elsewhere: all that a reading takes from it."""
+
+    position: int
+    sample: int
+    seed: int
+    vector: Tensor
+    norm: float
+
+
+class Want(Protocol):
+    """What both have."""
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def sample(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def vector(self) -> Tensor: ...
+
+    @property
+    def norm(self) -> float: ...
 
 
 class Explainer:
@@ -172,7 +211,7 @@ class Explainer:
 
     def explain_each(
         self,
-        wanted: Sequence[Wanted],
+        wanted: Sequence[Want],
         *,
         temperature: float,
         max_new_tokens: int,
@@ -188,31 +227,27 @@ class Explainer:
         passes of the AR over ``score_size`` texts (a quarter of the batch). Rows that are no longer
         wanted leave between decode steps. Raises as ``explain``.
         """
-        for start in range(0, len(wanted), batch_size):
-            part = wanted[start : start + batch_size]
-            vectors = torch.stack([w.transcript.hidden[w.position] for w in part])
-            texts = self.loaded.verbalizer.verbalize(
-                vectors,
-                seeds=[w.seed for w in part],
-                temperature=temperature,
-                max_new_tokens=max_new_tokens,
-                batch_size=batch_size,
-                cancelled=cancelled,
-                wanted=partial(_shifted, still_wanted, start),
-            )
-            heard = _heard(texts, on_text, start)
-            for group in _groups(heard, score_size or max(1, batch_size // 4)):
-                for row, reading in self._score(part, vectors, group):
-                    yield start + row, reading
-            if cancelled() and start + batch_size < len(wanted):
-                raise Cancelled
+        if not wanted:
+            return
+        vectors = torch.stack([w.vector for w in wanted])
+        texts = self.loaded.verbalizer.verbalize(
+            vectors,
+            seeds=[w.seed for w in wanted],
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            cancelled=cancelled,
+            wanted=still_wanted,
+        )
+        for group in _groups(_heard(texts, on_text), score_size or max(1, batch_size // 4)):
+            yield from self._score(wanted, vectors, group)
 
     def reading_id(self, transcript_id: str, reading: Reading) -> str:
         """A name that survives a rebuild; see `nla_core.readings.reading_id`."""
         return reading_id(self.pair.pair_id, self.pair.revision, transcript_id, reading)
 
     def _score(
-        self, part: Sequence[Wanted], vectors: Tensor, texts: Sequence[Verbalization]
+        self, asked: Sequence[Want], vectors: Tensor, texts: Sequence[Verbalization]
     ) -> Iterator[tuple[int, Reading]]:
         reference = self.pair.reference
         rows = [text.row for text in texts]
@@ -221,9 +256,8 @@ class Explainer:
             predicted, vectors[rows], mean=reference.mean, denominator=reference.rawvar
         )
         for k, text in enumerate(texts):
-            wanted = part[text.row]
+            wanted = asked[text.row]
             fve = float(scores.fve[k])
-            norm = wanted.transcript.tokens[wanted.position].norm
             yield (
                 text.row,
                 Reading(
@@ -236,7 +270,7 @@ class Explainer:
                     cosine=float(scores.cosine[k]),
                     centred_cosine=float(scores.centred_cosine[k]),
                     fve=fve,
-                    flags=self._flags(wanted.position, norm, text.finish, fve),
+                    flags=self._flags(wanted.position, wanted.norm, text.finish, fve),
                     seed=wanted.seed,
                 ),
             )
@@ -302,15 +336,11 @@ class Explainer:
         )
 
 
-def _shifted(still_wanted: Callable[[int], bool], start: int, row: int) -> bool:
-    return still_wanted(start + row)
-
-
 def _heard(
-    texts: Iterator[Verbalization], on_text: Callable[[int, Verbalization], None], start: int
+    texts: Iterator[Verbalization], on_text: Callable[[int, Verbalization], None]
 ) -> Iterator[Verbalization]:
     for text in texts:
-        on_text(start + text.row, text)
+        on_text(text.row, text)
         yield text
 
 

@@ -114,6 +114,47 @@ def free_text(
     return Field(param, default, read)
 
 
+def long_text(param: str, name: str, longest: int) -> Field:
+    """A text of several lines."""
+
+    def read(value: str, problems: Problems) -> str:
+        text = "".join(c for c in value.replace("\r\n", "\n") if c.isprintable() or c == "\n")
+        if len(text) > longest:
+            problems.append(f"The {name} is longer than {longest} characters and was cut.")
+        return text[:longest]
+
+    return Field(param, "", read)
+
+
+def numbers(
+    param: str, name: str, default: tuple[float, ...], low: float, high: float, most: int
+) -> Field:
+    """Decimal numbers in [low, high], parted by commas, two decimals each, none twice."""
+
+    def read(value: str, problems: Problems) -> tuple[float, ...]:
+        found: dict[float, None] = {}
+        for part in value.replace("−", "-").split(","):
+            text = unglued(part)
+            if (
+                re.fullmatch(r"-?\d{1,9}(\.\d{0,9})?", text, re.ASCII)
+                and low <= float(text) <= high
+            ):
+                found[round(float(text), 2) + 0.0] = None
+            elif text:
+                problems.append(
+                    f"The {name} “{short(text)}” is not a number from {low:g} to {high:g}; it was "
+                    "left out."
+                )
+        return tuple(found)[:most] or default
+
+    return Field(
+        param,
+        default,
+        read,
+        lambda value: ",".join(f"{x:.2f}".rstrip("0").rstrip(".") for x in value),
+    )
+
+
 def choice(param: str, options: Sequence[str], default: str | None, sentence: str) -> Field:
     """One of a closed set, whatever its case; ``sentence`` says that {value} is none of them."""
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nla_core.explain import Explainer
     from nla_core.runs.runner import JobRunner
     from nla_core.search import Search
+    from nla_core.steering.desk import Desk
     from nla_core.store.concepts import StoredScores
 
 LOG = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ _EXPLAINERS: Final[Kept[Explainer]] = Kept(1)
 _CORPORA: Final[Kept[Corpus]] = Kept(1)
 _SCORES: Final[Kept[StoredScores]] = Kept(8)
 _RUNNERS: Final = Kept["JobRunner"](1)
+_DESKS: Final = Kept["Desk"](1)
 
 
 def dataset(root: Path, version: str) -> Dataset:
@@ -142,6 +144,13 @@ def explainer(pair_id: str) -> Explainer:
             fix="Put its folder under data/nla, or name it in NLA_PAIRS",
         )
     return _EXPLAINERS.get(pair_id, lambda: Explainer.load(folders[pair_id]))
+
+
+def steering() -> Desk:
+    """Steering experiments of this process, with the models of ``explainer``."""
+    from nla_core.steering.desk import Desk
+
+    return _DESKS.get("desk", lambda: Desk(explainer))
 
 
 def encoder() -> MiniLM:

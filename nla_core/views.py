@@ -1,4 +1,4 @@
-"""What a link to Search, Compare, Audit or Run holds.
+"""What a link to Search, Compare, Audit or Steer holds.
 
 Knows the fields of these pages. Does not know how a value stands in a link (links.py) nor what is
 found. The decision a reader would question: every page has a frozen view of its own instead of one
@@ -32,6 +32,18 @@ from nla_core.refs import (
     written,
 )
 from nla_core.schema import Role
+from nla_core.steering.experiment import (
+    DEFAULT_ALPHAS,
+    LARGEST_ALPHA,
+    LONGEST_EDIT,
+    LONGEST_PROMPT,
+    LONGEST_WORD,
+    MOST_ALPHAS,
+    MOST_NEW_TOKENS,
+    MOST_SEEDS,
+    MOST_WORDS,
+    Place,
+)
 
 SearchMode = Literal["hybrid", "keyword", "semantic"]
 SearchIn = Literal["explanations", "visible"]
@@ -145,24 +157,67 @@ class AuditView:
 
 
 @dataclass(frozen=True, slots=True)
-class RunView:
-    """What the Run page shows: a run with one of its prompts and tokens, or the editor.
+class SteerView:
+    """A whole steering experiment: a reading of a dataset, or a text of one's own, and its edit.
 
-    ``dataset`` and ``transcript`` are a conversation that the editor begins with.
+    With a transcript ``original`` is the dataset's own reading and empty here; ``also`` are tokens
+    whose readings are edited alike. ``answer`` goes on where the answer begins instead of after the
+    token. ``preset`` names the shipped preset that this is, unchanged.
     """
 
-    run: str | None = None
-    prompt: int = 0
+    dataset: str | None = None
+    preset: str | None = None
+    transcript: str | None = None
     position: int | None = None
     sample: int = 0
-    dataset: str | None = None
-    transcript: str | None = None
+    also: tuple[int, int] | None = None
+    answer: bool = False
+    pair: str | None = None
+    prompt: str = ""
+    original: str = ""
+    edited: str = ""
+    place: Place = "token"
+    prompt_only: bool = False
+    alphas: tuple[float, ...] = DEFAULT_ALPHAS
+    words: str = ""
+    seeds: int = 20
+    first_seed: int = 0
+    new_tokens: int = 24
+    temperature: float | None = None
 
-    def at(self, position: int | None, sample: int = 0) -> RunView:
-        return replace(self, position=position, sample=sample if position is not None else 0)
+    def changed(self, **changes: Any) -> SteerView:
+        """Something else is asked for; it is no preset any more."""
+        return replace(self, **changes, preset=None).normal()
+
+    def normal(self) -> SteerView:
+        position = self.position if self.transcript is not None else None
+        of_reading = position is not None
+        return replace(
+            self,
+            transcript=self.transcript if of_reading else None,
+            position=position,
+            sample=self.sample if of_reading else 0,
+            also=self.also if of_reading else None,
+            answer=self.answer and of_reading,
+            pair=None if of_reading else self.pair,
+            prompt="" if of_reading else self.prompt,
+            original="" if of_reading else self.original,
+            seeds=min(max(self.seeds, 1), MOST_SEEDS),
+            new_tokens=min(max(self.new_tokens, 1), MOST_NEW_TOKENS),
+        )
+
+    @property
+    def explore(self) -> ViewState:
+        """The token that is edited, on the Explore page."""
+        return ViewState(
+            dataset=self.dataset,
+            transcript=self.transcript,
+            position=self.position,
+            sample=self.sample,
+        ).normal()
 
     def params(self) -> dict[str, str]:
-        return written(self, RUN)
+        return written(self.normal(), STEER)
 
     @property
     def query(self) -> str:
@@ -218,18 +273,31 @@ AUDIT: Final[dict[str, Field]] = {
     "flagged": links.switch("flagged"),
     "habits": links.switch("habits"),
 }
-RUN: Final[dict[str, Field]] = {
-    "run": links.identifier("run", "run"),
-    "prompt": links.index("n", "prompt", default=0),
+STEER: Final[dict[str, Field]] = {
+    "dataset": DATASET,
+    "preset": links.identifier("preset", "preset"),
+    "transcript": TRANSCRIPT,
     "position": POSITION,
     "sample": SAMPLE,
-    "dataset": DATASET,
-    "transcript": TRANSCRIPT,
+    "also": links.span("also", "range of readings"),
+    "answer": links.switch("answer"),
+    "pair": links.identifier("pair", "pair"),
+    "prompt": links.long_text("text", "prompt", LONGEST_PROMPT),
+    "original": links.long_text("said", "original explanation", LONGEST_EDIT),
+    "edited": links.long_text("edit", "edited explanation", LONGEST_EDIT),
+    "place": links.choice("at", get_args(Place), "token", "“{value}” is no place to steer at."),
+    "prompt_only": links.switch("once"),
+    "alphas": links.numbers("a", "α", DEFAULT_ALPHAS, -LARGEST_ALPHA, LARGEST_ALPHA, MOST_ALPHAS),
+    "words": links.free_text("w", "list of words", longest=MOST_WORDS * LONGEST_WORD),
+    "seeds": links.index("n", "number of seeds", default=20),
+    "first_seed": links.index("seed", "first seed", default=0),
+    "new_tokens": links.index("new", "number of new tokens", default=24),
+    "temperature": links.number("temp", "temperature", 0, 2),
 }
 SEARCH_PARAMS: Final = tuple(field.param for field in SEARCH.values())
 COMPARE_PARAMS: Final = tuple(field.param for field in COMPARE.values())
 AUDIT_PARAMS: Final = tuple(field.param for field in AUDIT.values())
-RUN_PARAMS: Final = tuple(field.param for field in RUN.values())
+STEER_PARAMS: Final = tuple(field.param for field in STEER.values())
 
 
 def parse_search(params: Mapping[str, str]) -> Parsed[SearchView]:
@@ -258,13 +326,21 @@ def parse_audit(params: Mapping[str, str]) -> Parsed[AuditView]:
     return Parsed(AuditView(**values), tuple(problems))
 
 
-def parse_run_query(query: str) -> Parsed[RunView]:
-    """``parse_run`` for the text after the question mark."""
-    return parse_run(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))
-
-
-def parse_run(params: Mapping[str, str]) -> Parsed[RunView]:
-    """The run or the editor that ``params`` stand for. Never raises."""
+def parse_steer(params: Mapping[str, str]) -> Parsed[SteerView]:
+    """The experiment that ``params`` stand for. Never raises."""
     problems: list[str] = []
-    values = values_of(links.known(params, RUN_PARAMS, problems), RUN, problems)
-    return Parsed(RunView(**values), tuple(problems))
+    values = values_of(links.known(params, STEER_PARAMS, problems), STEER, problems)
+    if (values["transcript"] is None) != (values["position"] is None):
+        problems.append("The link names a token without its transcript, or the other way round.")
+    view = SteerView(**values).normal()
+    if (view.seeds, view.new_tokens) != (values["seeds"], values["new_tokens"]):
+        problems.append(
+            f"There are 1 to {MOST_SEEDS} seeds and 1 to {MOST_NEW_TOKENS} new tokens; the nearest "
+            "were taken."
+        )
+    return Parsed(view, tuple(problems))
+
+
+def parse_steer_query(query: str) -> Parsed[SteerView]:
+    """``parse_steer`` for the text after the question mark."""
+    return parse_steer(dict(parse_qsl(query.removeprefix("?"), keep_blank_values=True)))

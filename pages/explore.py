@@ -13,6 +13,7 @@ import streamlit as st
 
 from nla_core.exports import Provenance
 from nla_core.refs import Parsed, ViewState
+from nla_core.run_view import RunView
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import is_run
 from nla_core.ui import (
@@ -30,6 +31,7 @@ from nla_core.ui.copy_link import copy_link
 from nla_core.ui.library import library
 from nla_core.ui.share import note, share
 from nla_core.ui.transcript_view import TranscriptView
+from nla_core.views import SteerView
 
 shell.ensure()
 
@@ -90,6 +92,18 @@ def panel(
             with st.popover("Share", icon=":material/ios_share:", key="share_popover"):
                 share(here, transcript, reading, Provenance.of(dataset))
         downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
+        if reading is not None:
+            st.page_link(
+                shell.page("steer"),
+                label="Steer from here",
+                icon=":material/tune:",
+                query_params=SteerView(
+                    dataset=here.dataset,
+                    transcript=transcript.transcript_id,
+                    position=position,
+                    sample=here.sample,
+                ).params(),
+            )
     if reading is not None:
         elsewhere.alike(dataset, here, transcript, reading)
         elsewhere.other_pairs(shell.others(dataset), transcript, position)
@@ -127,6 +141,16 @@ def explore(dataset: Dataset, link: Parsed[ViewState]) -> None:
         return
     with st.container(horizontal=True, vertical_alignment="bottom", key="title_row"):
         panels.heading(page[0])
+        if not shell.embedded():
+            st.page_link(
+                shell.page("run"),
+                label="Change this prompt",
+                icon=":material/edit:",
+                query_params=RunView(
+                    dataset=shell.read_link().view.dataset, transcript=transcript_id
+                ).params(),
+                help="Puts the conversation into the editor of the Run page.",
+            )
         st.session_state["markup"] = view.markup
         st.toggle(
             "Template tokens",

@@ -54,6 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--queries", type=int, default=200, help="of each kind")
     app = parser.add_argument_group("app")
     app.add_argument("--sessions", type=int, nargs="+", default=[1, 10, 50], help="at a time")
+    app.add_argument(
+        "--during-run", action="store_true", help="while the server reads a hundred prompts"
+    )
     app.add_argument("--rounds", type=int, default=8, help="over all sessions; 2 each at least")
     app.add_argument(
         "--pause", type=float, default=2.0, help="seconds between two acts, on average"

@@ -63,10 +63,14 @@ def _bad_setting(name: str, found: object, expected: str) -> NLAError:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Consecutive prompts of the sorted corpus; ``index`` counts from 1."""
+    """Consecutive prompts of the sorted corpus; ``index`` counts from 1.
+
+    ``given_up`` are ids of prompts that are not worked on, since workers died over them.
+    """
 
     index: int
     prompts: tuple[Prompt, ...]
+    given_up: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:

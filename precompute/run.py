@@ -8,16 +8,22 @@ loaded only if a shard is missing; running a finished command again only publish
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
 
 from nla_core.embed import Embedder, MiniLM
-from nla_core.errors import EXIT_OK
+from nla_core.errors import EXIT_OK, NLAError
 from precompute.corpus import read_corpus
-from precompute.engines.base import Engine, Worker
+from precompute.drivers import driving
+from precompute.engines.base import Engine
 from precompute.engines.local import LocalEngine
 from precompute.output import write_result
 from precompute.plan import Plan, Settings, Shard, make_plan
@@ -25,6 +31,9 @@ from precompute.progress import Progress
 from precompute.publish import publish_workspace
 from precompute.shards import ShardExplainer, process
 from precompute.workspace import Receipt, Workspace
+
+if TYPE_CHECKING:
+    import torch
 
 HELP = (
     "Answer every prompt of a corpus with the target, explain every token of prompt and answer "
@@ -37,6 +46,74 @@ EXAMPLE = (
 )
 
 MakeExplainer = Callable[[], ShardExplainer]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWorker:
+    """A loaded explainer at work on the shards of a plan; see `precompute.engines.base.Worker`."""
+
+    plan: Plan
+    workspace: Workspace
+    explainer: ShardExplainer
+    progress: Progress | None
+
+    def __call__(self, shard: Shard) -> Receipt:
+        """Compute and commit one shard, unless another worker has done so since the run began."""
+        if receipt := self.workspace.receipt(shard.name):
+            return receipt
+        return self.workspace.commit(shard.name, *self._compute(shard))
+
+    def rehearse(self, shard: Shard) -> None:
+        self._compute(shard)
+
+    def _compute(self, shard: Shard) -> tuple[dict[str, pa.Table], int]:
+        return process(shard, self.plan.settings, self.explainer, tick=self._tick(shard))
+
+    def _tick(self, shard: Shard) -> Callable[[int, int], None]:
+        progress = self.progress
+        return partial(progress.tick, shard) if progress else lambda done, of: None
+
+
+@dataclass(frozen=True, slots=True)
+class MakeWorker:
+    """Loads an explainer where it is called. Pickled, it leaves the terminal's line behind."""
+
+    plan: Plan
+    workspace: Workspace
+    make_explainer: MakeExplainer
+    progress: Progress | None
+
+    def __call__(self) -> ShardWorker:
+        """Raises NLAError where the libraries are others than those the plan was made with."""
+        for package, planned in self.plan.software.items():
+            if (found := version(package)) != planned:
+                raise NLAError(
+                    f"A worker has another {package} than the driver",
+                    why=f"{socket.gethostname()} has {found}, the run was planned with {planned}",
+                    fix="Install the same requirements.txt on all machines",
+                )
+        explainer = self.make_explainer()
+        if self.progress:
+            self.progress.begin()
+        return ShardWorker(self.plan, self.workspace, explainer, self.progress)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MakeWorker, (self.plan, self.workspace, self.make_explainer, None)
+
+
+def load_explainer(folder: Path, device: str, dtype: str) -> ShardExplainer:
+    """The pair, loaded in this process with its steps told on stderr. Raises NLAError."""
+    from transformers.utils.logging import disable_progress_bar
+
+    from nla_core.explain import Explainer
+
+    disable_progress_bar()  # a bar for each of three models would hide our own line
+    return Explainer.load(
+        folder,
+        device=device,
+        dtype=dtype,
+        progress=lambda text: print(text, file=sys.stderr, flush=True),
+    )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +165,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="workers that run this command on the same --out at the same time (default: 1)",
     )
     parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="who does the shards: this process, or a pool of Ray workers (default: local)",
+    )
+    parser.add_argument(
+        "--ray-address",
+        metavar="URL",
+        help="a Ray cluster, as in ray://head:10001 (default: one on this machine)",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="Ray workers at once (default: one a GPU, or one a machine without)",
+    )
+    parser.add_argument(
         "--no-publish", action="store_true", help="compute the shards only; `publish` does the rest"
     )
 
@@ -99,10 +193,11 @@ def main(args: argparse.Namespace) -> int:
     chosen = {field.name: getattr(args, field.name) for field in fields(Settings)}
     settings = Settings(**chosen)
 
-    from nla_core.nla.devices import pick_device, pick_dtype
+    from nla_core.nla.devices import pick_dtype
     from nla_core.nla.pair import find_pair
 
-    device = pick_device(args.device)
+    device = _device(args)
+    engine = _engine(args, gpu=device.type == "cuda")
     dtype = str(pick_dtype(device, args.dtype)).removeprefix("torch.")
     settings = replace(settings, device=device.type, dtype=dtype)
     plan = make_plan(
@@ -113,22 +208,10 @@ def main(args: argparse.Namespace) -> int:
         limit=args.limit,
     )
 
-    def make_explainer() -> ShardExplainer:
-        from transformers.utils.logging import disable_progress_bar
-
-        from nla_core.explain import Explainer
-
-        disable_progress_bar()  # a bar for each of three models would hide our own line
-        return Explainer.load(
-            args.nla,
-            device=args.device,
-            dtype=args.dtype,
-            progress=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-
     embedder = None if args.no_publish else MiniLM()
-    engine = LocalEngine(args.rank, args.world_size)
-    result = execute(plan, args.out, make_explainer, embedder=embedder, engine=engine)
+    make_explainer = partial(load_explainer, args.nla, str(device), dtype)
+    with driving(args.out, args.rank, args.world_size):
+        result = execute(plan, args.out, make_explainer, embedder=embedder, engine=engine)
     write_result(args, result)
     return EXIT_OK
 
@@ -152,11 +235,7 @@ def execute(
         f"{len(plan.shards) - len(todo)} finished before"
     )
 
-    def make_worker() -> Worker:
-        explainer = make_explainer()
-        progress.begin()
-        return lambda shard: _do(shard, plan, workspace, explainer, progress)
-
+    make_worker = MakeWorker(plan, workspace, make_explainer, progress)
     for shard, receipt in (engine or LocalEngine()).run(make_worker, todo):
         receipts[shard.name] = receipt
         progress.finished(shard, receipt.counts["readings"])
@@ -177,20 +256,41 @@ def execute(
     return result
 
 
-def _do(
-    shard: Shard,
-    plan: Plan,
-    workspace: Workspace,
-    explainer: ShardExplainer,
-    progress: Progress,
-) -> Receipt:
-    """Compute and commit one shard, unless another worker has done so since the run began."""
-    if receipt := workspace.receipt(shard.name):
-        return receipt
-    tables, n_errors = process(
-        shard,
-        plan.settings,
-        explainer,
-        tick=lambda done, of: progress.tick(shard, done, of),
-    )
-    return workspace.commit(shard.name, tables, n_errors)
+def _device(args: argparse.Namespace) -> torch.device:
+    """The workers' device: that of this machine, or what is said of a cluster."""
+    import torch
+
+    from nla_core.nla.devices import pick_device
+
+    if args.ray_address is None:
+        return pick_device(args.device)
+    if args.device == "auto":
+        raise NLAError(
+            "--device auto cannot be decided for a Ray cluster",
+            why="the machines that will do the work are not this one",
+            fix="Say --device cuda or --device cpu",
+        )
+    return torch.device(args.device)
+
+
+def _engine(args: argparse.Namespace, *, gpu: bool) -> Engine:
+    if args.engine == "local":
+        for name in ("ray_address", "workers"):
+            if getattr(args, name) is not None:
+                raise NLAError(
+                    f"--{name.replace('_', '-')} means nothing here",
+                    why="it belongs to --engine ray, and this is --engine local",
+                    fix="Add --engine ray, or leave it away",
+                )
+        return LocalEngine(args.rank, args.world_size)
+    if args.world_size != 1:
+        raise NLAError(
+            f"--world-size {args.world_size} means nothing here",
+            why="with --engine ray one driver has all the workers",
+            fix="Use --workers, or --engine local",
+        )
+    from precompute.engines.ray import RayEngine
+
+    for name in ("nla", "out"):  # workers run in folders of their own
+        setattr(args, name, getattr(args, name).resolve())
+    return RayEngine(args.ray_address, args.workers, gpu)

@@ -53,6 +53,13 @@ class ShardExplainer(Protocol):
     def reading_id(self, transcript_id: str, reading: Any) -> str: ...
 
 
+_GIVEN_UP = NLAError(
+    "This prompt could not be processed",
+    why="the workers that tried it died, each by itself as well",
+    fix="Run it alone with `--engine local` to see what happens, or leave it out of the corpus",
+)
+
+
 def process(
     shard: Shard, settings: Settings, explainer: ShardExplainer, tick: Tick = lambda *_: None
 ) -> tuple[dict[str, pa.Table], int]:
@@ -63,7 +70,10 @@ def process(
     """
     seeds = prompt_seeds(shard, settings.seed)
     outcomes = [Outcome(*pair) for pair in zip(shard.prompts, seeds, strict=True)]
-    _transcribe(outcomes, settings, explainer)
+    for outcome in outcomes:
+        if outcome.prompt.id in shard.given_up:
+            outcome.error = _GIVEN_UP
+    _transcribe([o for o in outcomes if o.error is None], settings, explainer)
     _explain([o for o in outcomes if o.error is None], settings, explainer, tick)
     tables = tables_of(outcomes, explainer.reading_id, asdict(settings))
     return tables, sum(outcome.error is not None for outcome in outcomes)
@@ -71,6 +81,8 @@ def process(
 
 def _transcribe(outcomes: list[Outcome], settings: Settings, explainer: ShardExplainer) -> None:
     """Fill in the transcript or the error of each outcome."""
+    if not outcomes:
+        return
     try:
         made = explainer.transcribe(
             [outcome.prompt.messages for outcome in outcomes],

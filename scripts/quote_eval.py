@@ -1,11 +1,12 @@
 """Write the measured numbers of a pair into the documents that quote them.
 
 Knows the form `<!-- eval:KEY -->0.12<!-- /eval -->` and where KEY is looked up: in the eval.json of
-the pair that a model card belongs to, or of the demo pair for every other document. KEY may be
-nested (`controls.empty`, `by_category.code.fve`, `histogram.counts.0`). The demo pair's figures
-hold as `throughput` what `bench train` measured. Also writes the report of each pair that has one.
-Measures nothing. The decision a reader would question: digits are chosen here, three decimals for
-numbers that are no integers, so that documents cannot round in their own favour.
+the pair that a model card belongs to, in what `steer` measured for docs/steering.md, or in that of
+the demo pair for every other document. KEY may be nested (`controls.empty`,
+`by_category.code.fve`, `histogram.counts.0`). The demo pair's figures hold as `throughput` what
+`bench train` measured. Also writes the report of each pair that has one. Measures nothing. The
+decision a reader would question: digits are chosen here, three decimals for numbers that are no
+integers, so that documents cannot round in their own favour.
 
 Usage: python scripts/quote_eval.py
 """
@@ -26,6 +27,7 @@ from precompute.evaluation.report import render  # noqa: E402
 
 DEMO_PAIR = ROOT / "data" / "nla" / "smollm2-135m-L20"
 THROUGHPUT = ROOT / "docs" / "benchmarks" / "training-throughput-2-cores.json"
+STEERING = ROOT / "data" / "steering" / "presets-measured.json"
 MARKER = re.compile(r"(<!-- eval:([\w.@+ -]+?) -->)(.*?)(<!-- /eval -->)", re.DOTALL)
 
 
@@ -36,7 +38,9 @@ def documents() -> list[Path]:
 
 
 def source_of(document: Path) -> Path:
-    """The eval.json whose numbers ``document`` quotes; it need not exist yet."""
+    """The file of figures whose numbers ``document`` quotes; it need not exist yet."""
+    if document == ROOT / "docs" / "steering.md":
+        return STEERING
     is_model_card = document.parent.parent == DEMO_PAIR.parent
     return (document.parent if is_model_card else DEMO_PAIR) / "eval.json"
 

@@ -65,7 +65,7 @@ def pins(name: str) -> dict[str, str]:
     """Distribution (lower case, hyphens) -> version of one requirements file."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     wanted = [line for line in lines if line and not line.startswith(("#", "-r "))]
-    matches = [re.fullmatch(r"([\w.-]+)==([\w.+]+)", line) for line in wanted]
+    matches = [re.fullmatch(r"([\w.-]+)(?:\[\w+\])?==([\w.+]+)", line) for line in wanted]
     assert all(matches), f"{name} holds a line that is no exact pin: {wanted}"
     return {match[1].lower().replace("_", "-"): match[2] for match in matches if match}
 
@@ -290,6 +290,7 @@ def test_every_link_parameter_is_documented() -> None:
         "Links to a search": views.SEARCH_PARAMS,
         "Links to a comparison": views.COMPARE_PARAMS,
         "Links to an audit": views.AUDIT_PARAMS,
+        "Links to an experiment": views.STEER_PARAMS,
     }
     for heading, params in pages.items():
         rows = re.findall(r"^\| (`[^|]+`) \|", section(heading), re.MULTILINE)

@@ -10,10 +10,11 @@ All of it is relative, not calibrated.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import sqrt
 
 import numpy as np
 import pandas as pd
+
+from nla_core.intervals import wilson
 
 ANY_OF = 8
 """Readings of a transcript that are looked at, spread evenly over it."""
@@ -39,16 +40,6 @@ class AuditColumns:
     windows: np.ndarray
     categories: np.ndarray
     unrelated: np.ndarray
-
-
-def wilson(hits: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """The 95 % Wilson interval of a share; (0, 1) without any trial."""
-    if n == 0:
-        return 0.0, 1.0
-    share, spread = hits / n, z * z / n
-    middle = (share + spread / 2) / (1 + spread)
-    half = z * sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def picked(transcript: np.ndarray, usable: np.ndarray, n: int = ANY_OF) -> np.ndarray:

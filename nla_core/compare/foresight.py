@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nla_core.compare.audit import wilson
 from nla_core.compare.lexical import content_stems, words
 from nla_core.compare.transcript import visible_of
 from nla_core.compare.visible import Visible
+from nla_core.intervals import wilson
 from nla_core.schema import Role
 from nla_core.store.dataset import Dataset
 

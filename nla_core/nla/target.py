@@ -8,6 +8,7 @@ positions that come before the padding, and takes attention's fast path.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,8 @@ from torch import Tensor
 
 from nla_core.errors import NLAError
 from nla_core.nla.attention import use_grouped_attention
-from nla_core.nla.decoding import decode
+from nla_core.nla.batch import Prompted
+from nla_core.nla.decoding import decode, once
 from nla_core.nla.families import parts_of
 
 
@@ -108,9 +110,11 @@ class Target:
             ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
         ids = ids.to(self.device)
         caught: list[Tensor] = []
+        mine = threading.get_ident()  # others may be using the same model
 
         def catch(_module: Any, _args: Any, output: Any) -> None:
-            caught.append(output[0] if isinstance(output, tuple) else output)
+            if threading.get_ident() == mine:
+                caught.append(output[0] if isinstance(output, tuple) else output)
 
         handle = self.parts.layers[self.layer].register_forward_hook(catch)
         try:
@@ -167,17 +171,22 @@ class Target:
         first = self.parts.decoder(
             input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=True
         )
+        prompted = Prompted(
+            range(len(prompts)),
+            first.past_key_values,
+            self.parts.logits(first.last_hidden_state[:, -1]),
+            mask,
+            positions[:, -1] + 1,
+        )
         answers: dict[int, Answer] = {}
         for done in decode(
             self.model,
-            first.past_key_values,
-            self.parts.logits(first.last_hidden_state[:, -1]),
+            once(prompted),
+            len(prompts),
             stop_ids=self.stop_ids,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             seeds=seeds,
-            attention_mask=mask,
-            position_ids=positions[:, -1] + 1,
             cancelled=cancelled,
         ):
             answers[done.row] = Answer(done.ids, "stop" if done.stopped else "length")

@@ -2,15 +2,16 @@
 
 Knows the shared prompt prefix, the injection of vectors and how a text ends. Knows nothing of
 scores. The decision a reader would question: keys and values of the prefix are computed once per
-loaded AV and repeated for each batch; a cache keyed by token ids would mix up vectors, so nothing
+loaded AV and shared by all rows; a cache keyed by token ids would mix up vectors, so nothing
 after the marker is ever shared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
-from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from nla_core.nla.attention import use_grouped_attention
+from nla_core.nla.batch import Prompted
 from nla_core.nla.decoding import decode
 from nla_core.nla.families import parts_of
 from nla_core.nla.injection import Slot, build_slot, scale_for_injection
@@ -90,64 +92,67 @@ class LocalVerbalizer:
         cancelled: Callable[[], bool] = lambda: False,
         wanted: Callable[[int], bool] = lambda _: True,
     ) -> Iterator[Verbalization]:
-        """See Verbalizer. A row's text depends on its vector and seed, not on its batch."""
+        """See Verbalizer. A row's text depends on its vector and seed, not on its batch.
+
+        ``batch_size`` rows are at work at a time; when some finish, the next take their places.
+        """
         scaled = scale_for_injection(vectors, self.sidecar.injection_scale)
-        for start in range(0, len(scaled), batch_size):
-            rows = scaled[start : start + batch_size]
-            cache, logits = self._prefill(rows)
-            still = partial(_shifted, wanted, start)
-            for done in decode(
-                self.model,
-                cache,
-                logits,
-                stop_ids=self.stop_ids,
-                max_new_tokens=max_new_tokens,
-                temperature=temperature,
-                seeds=seeds[start : start + batch_size],
-                is_complete=self._is_complete,
-                cancelled=cancelled,
-                wanted=still,
-            ):
-                text = self.tokenizer.decode(
-                    [*self.slot.prefill_ids, *done.ids], skip_special_tokens=True
-                )
-                body, closed = strip_tags(text)
-                finish = Finish.CLOSED if closed else Finish.CUT
-                yield Verbalization(start + done.row, body, finish, len(done.ids), done.ids)
+        waiting = iter(range(len(scaled)))
+
+        def feed(free: int) -> Prompted | None:
+            rows = list(islice((row for row in waiting if wanted(row)), free))
+            return self._prefill(rows, scaled[rows]) if rows else None
+
+        for done in decode(
+            self.model,
+            feed,
+            batch_size,
+            stop_ids=self.stop_ids,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seeds=seeds,
+            is_complete=self._is_complete,
+            cancelled=cancelled,
+            wanted=wanted,
+        ):
+            text = self.tokenizer.decode(
+                [*self.slot.prefill_ids, *done.ids], skip_special_tokens=True
+            )
+            body, closed = strip_tags(text)
+            finish = Finish.CLOSED if closed else Finish.CUT
+            yield Verbalization(done.row, body, finish, len(done.ids), done.ids)
 
     @torch.inference_mode()
-    def _prefill(self, rows: Tensor) -> tuple[DynamicCache, Tensor]:
-        """Cache and next-token logits ``[n, vocab]`` after the whole prompt of ``n`` vectors."""
+    def _prefill(self, rows: Sequence[int], scaled: Tensor) -> Prompted:
+        """``rows`` after the whole prompt; ``scaled`` ``[n, d_model]`` are their vectors."""
         device, dtype = self.parts.device, self.parts.dtype
-        cache = self._prefix_cache()
-        cache.batch_repeat_interleave(len(rows))
+        cache = self._prefix_cache(len(rows))
         after = [*self.slot.suffix_ids, *self.slot.prefill_ids]
         suffix = self.parts.embed(torch.tensor(after, device=device)).expand(len(rows), -1, -1)
-        inputs = torch.cat([rows[:, None].to(device, dtype), suffix], dim=1)
+        inputs = torch.cat([scaled[:, None].to(device, dtype), suffix], dim=1)
         states = self.parts.decoder(
             inputs_embeds=inputs, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return cache, self.parts.logits(states[:, -1])
+        return Prompted(rows, cache, self.parts.logits(states[:, -1]))
 
-    def _prefix_cache(self) -> DynamicCache:
-        """A fresh one-row cache of the prompt before the marker."""
+    def _prefix_cache(self, n: int) -> DynamicCache:
+        """The prompt before the marker for ``n`` rows; they share its memory until they go on."""
         if self._prefix is None:
             self._prefix = DynamicCache(config=self.parts.config)
             device = self.parts.device
             if self.slot.prefix_ids:
                 ids = torch.tensor([self.slot.prefix_ids], device=device)
                 self.parts.decoder(input_ids=ids, past_key_values=self._prefix, use_cache=True)
-        copy = DynamicCache(config=self.parts.config)
-        for index, layer in enumerate(self._prefix.layers):
-            copy.update(layer.keys, layer.values, index)
-        return copy
+        shared = copy(self._prefix)
+        shared.layers = [copy(layer) for layer in self._prefix.layers]
+        if self.slot.prefix_ids:
+            for layer in shared.layers:
+                layer.keys = layer.keys.expand(n, -1, -1, -1)
+                layer.values = layer.values.expand(n, -1, -1, -1)
+        return shared
 
     def _is_complete(self, ids: list[int]) -> bool:
         return CLOSE_TAG in self.tokenizer.decode(ids[-TAIL_TOKENS:])
-
-
-def _shifted(wanted: Callable[[int], bool], start: int, row: int) -> bool:
-    return wanted(start + row)
 
 
 def strip_tags(text: str) -> tuple[str, bool]:

@@ -7,6 +7,7 @@ with two owners; it ends early only when both have cancelled it.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +26,13 @@ from nla_core.runs.estimate import Estimate, History
 from nla_core.runs.library import StoredRun
 from nla_core.runs.pairs import Pairs
 from nla_core.runs.publishing import Publisher
+from nla_core.runs.remote_link import Address, is_address
+from nla_core.runs.remote_shelf import RemoteShelf
+from nla_core.runs.remote_wire import TOKEN_VARIABLE
 from nla_core.runs.request import RunRequest
 from nla_core.runs.schedule import PairKey, pair_key, places
 from nla_core.runs.settings import Limits, WorkerSettings
-from nla_core.runs.shelf import LoadExplainer, LoadState, ModelState, Shelf
+from nla_core.runs.shelf import LoadExplainer, LoadState, Models, ModelState, Shelf
 from nla_core.runs.state import Event, Failure, Run, RunState, Snapshot
 from nla_core.runs.watchdog import Watchdog
 from nla_core.runs.worker import Worker
@@ -75,7 +79,7 @@ class JobRunner:
         self._desk = Desk(home)
         self._load = load or pairs.load
         self._embedder = embedder
-        self._lock = FileLock(home / LOCK)
+        self._lock = FileLock(home / LOCK, thread_local=False)
         self._watchdog: Watchdog | None = None
 
     # ---- life ------------------------------------------------------------------------------------
@@ -338,8 +342,10 @@ class JobRunner:
         best = (LoadState.READY, LoadState.LOADING, LoadState.FAILED, LoadState.ABSENT)
         return min(states, key=lambda s: best.index(s.state), default=ModelState(LoadState.ABSENT))
 
-    def _shelf(self, device: str) -> Shelf:
+    def _shelf(self, device: str) -> Models:
         asked = self.settings
+        if is_address(device):
+            return RemoteShelf(Address(device, os.environ.get(TOKEN_VARIABLE)))
         return Shelf(
             self._load,
             device=device,
@@ -348,7 +354,7 @@ class JobRunner:
             idle_s=asked.idle_unload_s,
         )
 
-    def _worker(self, shelf: Shelf) -> Worker:
+    def _worker(self, shelf: Models) -> Worker:
         return Worker(self._desk, shelf, self.settings, self.history)
 
     def _publisher(self) -> Publisher:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +19,11 @@ from nla_core.errors import NLAError
 from nla_core.runs.schedule import PairKey
 
 if TYPE_CHECKING:
-    from nla_core.explain import Explainer
+    from nla_core.explain import Explainer, Wanted
+    from nla_core.nla.layout import Prompt
+    from nla_core.nla.verbalizer import Verbalization
+    from nla_core.readings import Reading, Transcript
+    from nla_core.runs.remote_link import WorkerLost
 
 MEGABYTE = 1_000_000
 
@@ -29,6 +33,64 @@ class LoadState(StrEnum):
     LOADING = "loading"
     READY = "ready"
     FAILED = "failed"
+
+
+class RunExplainer(Protocol):
+    """What a run needs of `nla_core.explain.Explainer`, wherever its models are."""
+
+    def transcribe(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+        cancelled: Callable[[], bool],
+    ) -> list[Transcript | NLAError]: ...
+
+    def content_positions(self, transcript: Transcript) -> list[int]: ...
+
+    def explain_each(
+        self,
+        wanted: Sequence[Wanted],
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        batch_size: int,
+        score_size: int | None,
+        cancelled: Callable[[], bool],
+        still_wanted: Callable[[int], bool],
+        on_text: Callable[[int, Verbalization], None],
+    ) -> Iterator[tuple[int, Reading]]: ...
+
+
+class Models(Protocol):
+    """Where a worker thread has its models: on a device of its own, or on another machine.
+
+    ``serves`` is the one pair it can have, or None: any. What is not reached takes no work.
+    """
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def serves(self) -> PairKey | None: ...
+
+    def reach(self) -> bool: ...
+
+    def state(self, key: PairKey) -> ModelState: ...
+
+    def has(self, key: PairKey) -> bool: ...
+
+    def get(
+        self, key: PairKey, name: str, progress: Callable[[str], None] = ...
+    ) -> RunExplainer: ...
+
+    def pace(self, explainer: Any) -> float: ...
+
+    def unload_idle(self) -> list[PairKey]: ...
+
+    def lost(self, error: WorkerLost) -> None: ...
 
 
 class LoadExplainer(Protocol):
@@ -59,6 +121,8 @@ class _Loaded:
 class Shelf:
     """Used by one worker; its states are read from any thread."""
 
+    serves: PairKey | None = None
+
     def __init__(
         self, load: LoadExplainer, *, device: str, dtype: str, memory_mb: int, idle_s: float
     ) -> None:
@@ -67,6 +131,18 @@ class Shelf:
         self._loaded: dict[PairKey, _Loaded] = {}
         self._states: dict[PairKey, ModelState] = {}
         self._lock = threading.Lock()
+
+    def reach(self) -> bool:
+        return True
+
+    def lost(self, error: WorkerLost) -> None:
+        """Models of this process are never away."""
+
+    def pace(self, explainer: Explainer) -> float:
+        """Tokens a second, measured now; see `nla_core.runs.pace`."""
+        from nla_core.runs.pace import tokens_per_second
+
+        return tokens_per_second(explainer)
 
     def state(self, key: PairKey) -> ModelState:
         with self._lock:

@@ -13,10 +13,12 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
+from nla_core.errors import NLAError
 from nla_core.runs.desk import Desk
 from nla_core.runs.publishing import Publisher
+from nla_core.runs.schedule import pair_key
 from nla_core.runs.settings import WorkerSettings
-from nla_core.runs.shelf import Shelf
+from nla_core.runs.shelf import Models
 from nla_core.runs.worker import Worker
 
 LOG = logging.getLogger(__name__)
@@ -30,8 +32,8 @@ class Watchdog(threading.Thread):
         self,
         desk: Desk,
         settings: WorkerSettings,
-        make_shelf: Callable[[str], Shelf],
-        make_worker: Callable[[Shelf], Worker],
+        make_shelf: Callable[[str], Models],
+        make_worker: Callable[[Models], Worker],
         make_publisher: Callable[[], Publisher],
     ) -> None:
         super().__init__(name="runs-watchdog", daemon=True)
@@ -63,10 +65,25 @@ class Watchdog(threading.Thread):
             elif silent > limit:
                 LOG.error("The worker of %s gave no sign for %.0f s", worker.shelf.device, silent)
                 self._replace(slot, worker, self._make_shelf(worker.shelf.device))
+        self._refuse_orphans()
         if not self.publisher.is_alive():
             LOG.error("The publisher died and is replaced")
             self.publisher = self._make_publisher()
             self.publisher.start()
+
+    def _refuse_orphans(self) -> None:
+        """Runs of a pair that no worker can have end with a reason, instead of waiting for ever."""
+        held = [worker.shelf.serves for worker in self.workers]
+        if None in held:  # one takes any pair, or is not known yet
+            return
+        for key in {pair_key(run) for run in self.desk.open_runs()} - set(held):
+            there = ", ".join(f"{serves[0]} at {serves[1]}" for serves in set(held) if serves)
+            error = NLAError(
+                f"No worker has the pair {key[0]} at revision {key[1]}",
+                why=f"those in NLA_RUN_WORKER hold {there}",
+                fix="Start one with this pair (python -m nla_core.api.worker), then retry the run",
+            )
+            self.desk.fail_runs(key, error)
 
     def stop(self, timeout_s: float) -> None:
         """Ask all threads to end, and wait for them; what they held is done at the next start."""
@@ -80,7 +97,7 @@ class Watchdog(threading.Thread):
             if thread.is_alive():
                 thread.join(timeout_s)
 
-    def _replace(self, slot: int, worker: Worker, shelf: Shelf) -> None:
+    def _replace(self, slot: int, worker: Worker, shelf: Models) -> None:
         worker.retire()
         self.workers[slot] = self._make_worker(shelf)
         self.workers[slot].batch_size = worker.batch_size

@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Final
 from nla_core.errors import Cancelled, NLAError
 from nla_core.runs.desk import Desk, Lease
 from nla_core.runs.estimate import History, Kind
+from nla_core.runs.remote_link import WorkerLost
 from nla_core.runs.schedule import Capacity, Explain, PairKey, Transcribe
 from nla_core.runs.settings import WorkerSettings
-from nla_core.runs.shelf import Shelf
+from nla_core.runs.shelf import Models, RunExplainer
 from nla_core.runs.state import Run, Unit
 
 if TYPE_CHECKING:
-    from nla_core.explain import Explainer, Wanted
+    from nla_core.explain import Wanted
     from nla_core.nla.verbalizer import Verbalization
     from nla_core.readings import Reading
 
@@ -34,14 +35,13 @@ LOG = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 0.5
 CPU_BATCH, DEVICE_BATCH = 48, 64
 SCORED_TOGETHER: Final = 8
-WARM_UP_ROWS: Final = 4
 
 
 class Worker(threading.Thread):
     """``retire`` asks it to end at the next step; what it holds then is done by another."""
 
     def __init__(
-        self, desk: Desk, shelf: Shelf, settings: WorkerSettings, history: History
+        self, desk: Desk, shelf: Models, settings: WorkerSettings, history: History
     ) -> None:
         super().__init__(name=f"runs-{shelf.device}", daemon=True)
         self.desk, self.shelf, self.settings, self.history = desk, shelf, settings, history
@@ -73,16 +73,25 @@ class Worker(threading.Thread):
         """The thread. Only what is no Exception ends it before it is retired."""
         _stand_back(self.settings.niceness)
         while not self.retired:
+            if not self.shelf.reach():
+                self._retired.wait(IDLE_SECONDS)
+                continue
             capacity = Capacity(
                 self.batch_size, self.settings.first_batch, self.settings.transcribe
             )
-            self.lease = self.desk.take(capacity, self._stay_with(), IDLE_SECONDS)
+            self.lease = self.desk.take(
+                capacity, self._stay_with(), IDLE_SECONDS, self.shelf.serves
+            )
             if self.lease is None:
                 self.shelf.unload_idle()
                 continue
             blame = True
             try:
                 blame = not self._do(self.lease)
+            except WorkerLost as error:
+                # Begun work may be what killed it; an address that is away says nothing of it.
+                self.shelf.lost(error)
+                blame = error.at_work
             except Exception:
                 LOG.exception("A batch failed")
             # Not in a finally: where the thread is killed, the watchdog sees to its lease.
@@ -98,6 +107,8 @@ class Worker(threading.Thread):
         run = lease.work.lead
         try:
             explainer = self._explainer(lease.key, run.request.pair)
+        except WorkerLost:
+            raise
         except Exception as error:
             if not isinstance(error, NLAError):
                 LOG.exception("The pair %s cannot be loaded", run.request.pair)
@@ -112,7 +123,7 @@ class Worker(threading.Thread):
         except Cancelled:
             return True
 
-    def _explainer(self, key: PairKey, name: str) -> Explainer:
+    def _explainer(self, key: PairKey, name: str) -> RunExplainer:
         if self.shelf.has(key):
             return self.shelf.get(key, name)
 
@@ -132,30 +143,18 @@ class Worker(threading.Thread):
             if self.lease is not None:
                 self.lease.beat = time.monotonic()
 
-    def _warm_up(self, explainer: Explainer, key: PairKey) -> None:
-        """A few steps right after loading: what a first guess of the pace is made of."""
-        import torch
-
-        vectors = torch.randn(WARM_UP_ROWS, explainer.pair.d_model)
+    def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
+        """A first guess of the pace, right after loading."""
         try:
-            for steps in (2, 8):  # the first pass warms what the second measures
-                began = time.monotonic()
-                written = sum(
-                    text.n_tokens
-                    for text in explainer.loaded.verbalizer.verbalize(
-                        vectors, seeds=[0] * len(vectors), max_new_tokens=steps
-                    )
-                )
-                seconds = time.monotonic() - began
-            explainer.loaded.reconstructor.reconstruct(["a text"])
+            pace = self.shelf.pace(explainer)
         except Exception:  # a run will meet it, too, and tell its visitor
             LOG.exception("Warming up %s failed", key[0])
         else:
-            self.history.guess(key, self.shelf.device, written / seconds)
+            self.history.guess(key, self.shelf.device, pace)
 
     # ---- the target ------------------------------------------------------------------------------
 
-    def _transcribe(self, explainer: Explainer, lease: Lease, work: Transcribe) -> bool:
+    def _transcribe(self, explainer: RunExplainer, lease: Lease, work: Transcribe) -> bool:
         run, asked = work.run, work.run.request
         began = time.monotonic()
         try:
@@ -168,6 +167,8 @@ class Worker(threading.Thread):
             )
         except Cancelled:
             return True
+        except WorkerLost:
+            raise
         except Exception as error:
             if len(work.prompts) > 1:
                 LOG.warning("%d prompts failed together: %s", len(work.prompts), error)
@@ -189,7 +190,7 @@ class Worker(threading.Thread):
 
     # ---- the verbalizer --------------------------------------------------------------------------
 
-    def _explain(self, explainer: Explainer, lease: Lease, work: Explain) -> bool:
+    def _explain(self, explainer: RunExplainer, lease: Lease, work: Explain) -> bool:
         from nla_core.memory import fitting
 
         items = list(work.items)
@@ -198,6 +199,8 @@ class Worker(threading.Thread):
             _, size = fitting(lambda n: self._batch(explainer, lease, n), len(items))
         except Cancelled:
             return True
+        except WorkerLost:
+            raise
         except Exception as error:
             left = self.desk.still_leased(lease)
             if len(items) == 1 and left:
@@ -213,7 +216,7 @@ class Worker(threading.Thread):
             self.history.learn(lease.key, self.shelf.device, Kind.READING, made, seconds)
         return True
 
-    def _batch(self, explainer: Explainer, lease: Lease, size: int) -> None:
+    def _batch(self, explainer: RunExplainer, lease: Lease, size: int) -> None:
         """Up to ``size`` of the readings that have not come in."""
         items = self.desk.still_leased(lease)[:size]
         if not items:

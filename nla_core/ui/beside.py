@@ -17,7 +17,7 @@ from nla_core import opened
 from nla_core.difference import Difference, Place, read_difference
 from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
-from nla_core.ui import notices
+from nla_core.ui import gate, notices
 from nla_core.ui.html import Piece, draw, fill, hint, join
 from nla_core.ui.later import signed
 
@@ -45,7 +45,7 @@ def of_vectors(dataset: Dataset, left: pd.Series, right: pd.Series) -> None:
         "difference. Seconds on a laptop for the pair that ships.",
         on_click=lambda: st.session_state.update(nla_difference=both),
     )
-    if st.session_state.get("nla_difference") != both:
+    if st.session_state.get("nla_difference") != both or not gate.allowed():
         return
     with st.spinner("Loading the pair and reading the difference", show_time=True):
         try:

@@ -64,7 +64,7 @@ def compose(dataset: Dataset, limits: Limits) -> tuple[RunPrompt, ...]:
     Raises NLAError for what cannot be asked as it stands.
     """
     st.session_state.setdefault("run_mode", "chat")
-    mode: Mode = st.segmented_control(
+    mode = st.segmented_control(
         "What to read",
         list(MODES),
         key="run_mode",

@@ -10,11 +10,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nla_core.run_view import RunView
 from nla_core.runs.state import OPEN_STATES, Snapshot
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw
 from nla_core.ui.run_live import STATES
-from nla_core.views import RunView
 
 if TYPE_CHECKING:
     from nla_core.runs.library import StoredRun

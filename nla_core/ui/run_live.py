@@ -16,6 +16,7 @@ import streamlit as st
 
 from nla_core.errors import NLAError
 from nla_core.refs import ViewState
+from nla_core.run_view import RunView
 from nla_core.runs.live import LivePrompt, folded
 from nla_core.runs.state import OPEN_STATES, Failure, RunState, Snapshot
 from nla_core.ui import measures, notices, shell, token_panel, transcripts
@@ -23,7 +24,6 @@ from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.run_settings import duration
 from nla_core.ui.token_strip import Drawing, Late, token_strip
 from nla_core.ui.transcript_view import TranscriptView
-from nla_core.views import RunView
 
 if TYPE_CHECKING:
     from nla_core.readings import Said
@@ -41,6 +41,7 @@ STATES: Final[dict[RunState, str]] = {
     RunState.FAILED: "failed",
 }
 SHOWN_FAILURES: Final = 20
+WAYS: Final[tuple[shell.PageName, ...]] = ("explore", "search", "compare")
 UNREAD: Final = "No reading yet."
 MOST_PROMPTS: Final = 500
 
@@ -48,6 +49,18 @@ MOST_PROMPTS: Final = 500
 def moving(snapshot: Snapshot) -> bool:
     """Whether there is anything to wait for."""
     return snapshot.state in OPEN_STATES or snapshot.state is RunState.PUBLISHING
+
+
+def heading(request: RunRequest, run_id: str) -> None:
+    """What it is called, what it is made with, and its note."""
+    many = "" if len(request.prompts) == 1 else "s"
+    draw(
+        '<div class="nla-head"><h1>{name}</h1><div class="facts">{facts}</div></div>',
+        name=request.name or run_id,
+        facts=f"{request.pair} · {len(request.prompts)} prompt{many}",
+    )
+    if request.note:
+        draw('<div class="nla-note"><p>{note}</p></div>', note=request.note)
 
 
 def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
@@ -73,7 +86,10 @@ def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key="run_progress"
     ):
-        st.progress(min(1.0, read / total), text=shell.as_label(" · ".join(parts)))
+        if moving(snapshot):
+            st.progress(min(1.0, read / total), text=shell.as_label(" · ".join(parts)))
+        else:
+            draw('<p class="nla-label">{told}</p>', told=" · ".join(parts).capitalize())
         if snapshot.state in OPEN_STATES and mine is not None:
             st.button(
                 "Cancel",
@@ -264,15 +280,13 @@ def ways_on(runner: JobRunner, snapshot: Snapshot, visitor: str | None) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="ways_on"):
         if snapshot.version is not None:
             query = ViewState(dataset=run_id).params()
-            for name, words in (
-                ("explore", "Explore"),
-                ("search", "Search"),
-                ("compare", "Compare"),
-            ):
+            for name in WAYS:
                 st.page_link(
-                    shell.page(name), label=f"Open in {words}", query_params=query,
+                    shell.page(name),
+                    label=f"Open in {name.capitalize()}",
+                    query_params=query,
                     icon=":material/arrow_forward:",
-                )  # fmt: skip
+                )
             st.download_button(
                 "Export",
                 data=lambda: _zip(runner, run_id),
@@ -290,17 +304,20 @@ def ways_on(runner: JobRunner, snapshot: Snapshot, visitor: str | None) -> None:
             st.popover("Name and note", icon=":material/edit:", key="rename"),
             st.form("rename_form", border=False),
         ):
-            name = st.text_input("Name", value=snapshot.name, max_chars=120)
-            note = st.text_area("Note", value=snapshot.note, max_chars=4_000)
-            if st.form_submit_button("Save"):
-                runner.rename(run_id, name=name.strip(), note=note.strip())
-                st.rerun()
+            st.text_input("Name", value=snapshot.name, max_chars=120, key="run_new_name")
+            st.text_area("Note", value=snapshot.note, max_chars=4_000, key="run_new_note")
+            st.form_submit_button("Save", on_click=_guarded(lambda: _rename(runner, run_id)))
         if not moving(snapshot):
             with st.popover("Delete", icon=":material/delete:", key="delete"):
                 hint("Its readings and all links to them will be gone for good.")
                 st.button(
                     "Delete this run", key="delete_run", on_click=lambda: _delete(runner, run_id)
                 )
+
+
+def _rename(runner: JobRunner, run_id: str) -> None:
+    name, note = st.session_state["run_new_name"], st.session_state["run_new_note"]
+    runner.rename(run_id, name=name.strip(), note=note.strip())
 
 
 def _delete(runner: JobRunner, run_id: str) -> None:

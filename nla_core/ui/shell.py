@@ -33,7 +33,7 @@ from nla_core.ui.keys import keys
 ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
 
-PageName = Literal["explore", "browse", "search", "compare", "audit", "run", "about"]
+PageName = Literal["explore", "browse", "search", "compare", "audit", "run", "steer", "about"]
 Change = Callable[[refs.ViewState], refs.ViewState]
 
 P = ParamSpec("P")
@@ -69,6 +69,7 @@ _PAGES: Final[dict[PageName, str]] = {
     "compare": "Compare",
     "audit": "Audit",
     "run": "Run",
+    "steer": "Steer",
     "about": "About",
 }
 

@@ -77,6 +77,7 @@ class Scale {
 
   legend(hits) {
     const { low, high, name, ends } = this.colour;
+    if (!ends[0] && !ends[1]) return [el("span", "name", name)]; // nothing is measured
     const ramp = el("span", "ramp");
     for (let s = 0; s < this.steps; s++) {
       const middle = low + ((s + 0.5) * (high - low)) / this.steps;

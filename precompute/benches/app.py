@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import platform
 import random
@@ -18,6 +19,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -32,12 +34,14 @@ import numpy as np
 from nla_core.errors import EXIT_CHECK_FAILED, EXIT_OK, NLAError
 from nla_core.refs import ViewState
 from nla_core.store.dataset import Dataset
-from nla_core.store.mounts import DATA_VARIABLE, PROJECT
+from nla_core.store.mounts import DATA_VARIABLE, PROJECT, RUNS_VARIABLE
 from precompute.benches.sessions import Session, session
 from precompute.output import say, write_result
 
 START_SECONDS: Final = 120
 ACTS: Final = ("token click", "facet change", "search", "page switch")
+RUN_PROMPTS: Final = 100
+FIRST_READING_S: Final = 180.0
 TARGET_MS: Final = 300.0
 """What the 95th percentile of a token click at ten sessions has to stay below."""
 
@@ -188,13 +192,17 @@ def table(results: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 @contextlib.contextmanager
-def serving(root: Path) -> Iterator[tuple[str, int, float]]:
+def serving(
+    root: Path, runs: tempfile.TemporaryDirectory[str] | None = None
+) -> Iterator[tuple[str, int, float]]:
     """The app on a free port: (address, process id, seconds until it answered)."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "streamlit", "run", "app.py", f"--server.port={port}"]
     environment = os.environ | {DATA_VARIABLE: str(root.resolve())}
+    if runs is not None:
+        environment[RUNS_VARIABLE] = runs.name
     address, start = f"http://127.0.0.1:{port}", time.perf_counter()
     with subprocess.Popen(
         command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL
@@ -237,20 +245,58 @@ def processor_seconds(pid: int) -> float | None:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def measure(root: Path, counts: list[int], rounds: int, pause_s: float) -> dict[str, Any]:
-    """Start the app on the dataset at ``root`` and time it with so many sessions at once."""
+def start_run(address: str, dataset: Dataset) -> str:
+    """Ask the server for a long run, and wait until its first reading is there; the run's address.
+
+    Raises NLAError where there is none within ``FIRST_READING_S``.
+    """
+    rows = dataset.transcripts(sort="title", limit=RUN_PROMPTS)
+    prompts = [
+        {"messages": [m for m in json.loads(row) if m["role"] != "assistant"][:1]}
+        for row in rows["messages"]
+    ]
+    body = {"prompts": prompts, "target": {"max_tokens": 16}, "name": "bench app"}
+    made = _json(f"{address}/api/v1/runs", json.dumps(body).encode())
+    run, until = f"{address}/api/v1/runs/{made['run_id']}", time.perf_counter() + FIRST_READING_S
+    while not _json(run)["run"]["done"]:
+        if time.perf_counter() > until:
+            raise NLAError(
+                "The run beside the measurement has no reading",
+                why=f"{FIRST_READING_S} s are over",
+                fix="Look at the log of `make app`",
+            )
+        time.sleep(0.5)
+    return run
+
+
+def _json(address: str, body: bytes | None = None) -> Any:
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(address, body, headers)) as response:
+        return json.load(response)
+
+
+def measure(
+    root: Path, counts: list[int], rounds: int, pause_s: float, during_run: bool = False
+) -> dict[str, Any]:
+    """Start the app on the dataset at ``root`` and time it with so many sessions at once.
+
+    ``during_run``: while the server reads a hundred prompts with its own pair.
+    """
     load = [round(os.getloadavg()[0], 1)]
     dataset = Dataset.open(root)
     material = Material.of(dataset)
     results: dict[str, dict[str, dict[str, float]]] = {}
     wrong: list[str] = []
-    with serving(root) as (address, pid, start_s):
+    run_home = tempfile.TemporaryDirectory(prefix="nla-bench-") if during_run else None
+    beside: dict[str, Any] = {}
+    with run_home or contextlib.nullcontext(), serving(root, run_home) as (address, pid, start_s):
         say(f"the server answered after {start_s:.1f} s")
 
         def cpu() -> float | None:
             return processor_seconds(pid)
 
         first, _ = asyncio.run(people(address, material, 1, 1, 0.0, seed=1, cpu=cpu))
+        run = start_run(address, dataset) if during_run else None
         for n in counts:
             # As many acts as make a 95th percentile mean something.
             each = max(2, -(-rounds // n))
@@ -262,11 +308,15 @@ def measure(root: Path, counts: list[int], rounds: int, pause_s: float) -> dict[
                 f"{clicks['median_ms']:.0f} ms, 95th percentile {clicks['p95_ms']:.0f} ms"
             )
         memory = resident_mb(pid)
+        if run is not None:
+            told = _json(run)["run"]
+            beside = {name: told[name] for name in ("state", "done", "total", "rate")}
     load.append(round(os.getloadavg()[0], 1))
     at_ten = results.get("10", {}).get("token click", {}).get("p95_ms")
     return {
         "sessions": results,
         "pause_s": pause_s,
+        "during_run": beside or None,
         "start_s": round(start_s, 2),
         "first_search_ms": round(max(first.times["search"]) * 1000),
         "resident_mb": memory,
@@ -283,7 +333,7 @@ def measure(root: Path, counts: list[int], rounds: int, pause_s: float) -> dict[
 
 def main(args: argparse.Namespace) -> int:
     """Print the table; ``--json`` gets all of it. Fails where a page showed an exception."""
-    result = measure(args.dataset, args.sessions, args.rounds, args.pause)
+    result = measure(args.dataset, args.sessions, args.rounds, args.pause, args.during_run)
     print(table(result["sessions"]))
     if args.note:
         result["note"] = args.note

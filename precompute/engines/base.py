@@ -13,8 +13,15 @@ from typing import Protocol
 from precompute.plan import Shard
 from precompute.workspace import Receipt
 
-Worker = Callable[[Shard], Receipt]
-"""Computes one shard and commits it; safe to repeat, and safe beside another on the same shard."""
+
+class Worker(Protocol):
+    def __call__(self, shard: Shard) -> Receipt:
+        """Compute one shard and commit it; safe to repeat, and beside another on the same shard."""
+        ...
+
+    def rehearse(self, shard: Shard) -> None:
+        """Compute it and commit nothing: to see whether that can be survived."""
+        ...
 
 
 class Engine(Protocol):

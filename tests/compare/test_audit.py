@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nla_core.compare.audit import AuditColumns, audit_table, picked, wilson
+from nla_core.compare.audit import AuditColumns, audit_table, picked
 from nla_core.compare.foresight import foresight, foresight_summary, line_of
 from nla_core.compare.leaderboard import claim_key, merged, summarise
 from nla_core.compare.visible import Visible
@@ -73,14 +73,6 @@ def test_the_same_number_of_readings_of_every_transcript() -> None:
     first = chosen[owner[chosen] == 0]
     assert first.min() < 10 and first.max() > 90  # noqa: PT018
     assert len(picked(owner, np.zeros(len(owner), bool), 8)) == 0
-
-
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"), [(0, 10, 0.0, 0.278), (5, 10, 0.237, 0.763), (10, 10, 0.722, 1.0)]
-)
-def test_wilson_intervals(hits: int, n: int, low: float, high: float) -> None:
-    assert wilson(hits, n) == pytest.approx((low, high), abs=1e-3)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 @pytest.mark.slow

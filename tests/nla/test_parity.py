@@ -70,7 +70,8 @@ def test_verbalizer_batch_equals_one_generate_a_vector(loaded) -> None:
         new = new[: new.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in new else new
         text = tokenizer.decode([*slot.prefill_ids, *new], skip_special_tokens=True)
         assert fast[row].text == strip_tags(text)[0]
-    _, logits = verbalizer._prefill(scale_for_injection(vectors, 20.0))
+    scaled = scale_for_injection(vectors, 20.0)
+    logits = verbalizer._prefill(range(len(scaled)), scaled).logits
     assert float((logits[1:] - logits[0]).abs().amax(1).min()) > 1e-3, "vectors must matter"
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicSlidingWindowLayer
 
-from nla_core.nla.roomy_cache import ROOM, RoomyLayer, give_room
+from nla_core.nla.roomy_cache import ROOM, RoomyLayer, give_room, keep_rows
 
 pytestmark = pytest.mark.unit
 
@@ -56,3 +56,36 @@ def test_other_layers_and_empty_ones_stay() -> None:
     give_room(cache)
     assert isinstance(cache.layers[0], RoomyLayer)
     assert cache.layers[1] is sliding
+
+
+def test_rows_that_leave_are_overwritten_by_the_last() -> None:
+    torch.manual_seed(0)
+    cache, (keys, values) = DynamicCache(), _new(6, 4)
+    cache.update(keys, values, 0)
+    give_room(cache)
+    order = keep_rows(cache, [1, 2, 5])
+    assert order == [5, 1, 2]
+    assert torch.equal(cache.layers[0].keys, keys[order])
+    assert torch.equal(cache.layers[0].values, values[order])
+    assert keep_rows(cache, [0, 1, 2]) == [0, 1, 2]
+    assert keep_rows(cache, []) == []
+
+
+def test_rows_that_come_stand_at_the_right_edge() -> None:
+    torch.manual_seed(0)
+    cache, old, new = DynamicCache(), _new(2, ROOM + 3), _new(3, 4)
+    cache.update(*old, 0)
+    give_room(cache)
+    layer = cache.layers[0]
+    layer.admit(*new)
+    assert layer.keys.shape == (5, 2, ROOM + 3, 4)
+    assert torch.equal(layer.keys[:2], old[0])
+    assert torch.equal(layer.values[2:, :, -4:], new[1])
+    assert torch.isfinite(layer.values).all(), "what a mask hides must not be NaN"
+    layer.forget(ROOM - 1)
+    assert cache.get_seq_length() == 4
+    assert torch.equal(layer.keys[2:], new[0])
+    more = _new(5, 2 * ROOM)
+    keys, _ = layer.update(*more)
+    assert torch.equal(keys[2:, :, :4], new[0])
+    assert torch.equal(keys[:, :, 4:], more[0])

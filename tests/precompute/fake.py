@@ -2,13 +2,15 @@
 
 What it returns follows from its arguments alone, like the real one's greedy texts. Prompts that
 contain BROKEN fail to transcribe; those with FATAL fail the whole call, as a NaN does; those with
-UNREADABLE fail to be explained.
+UNREADABLE fail to be explained; those with DEADLY kill the process, as the kernel would.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from tests.helpers import hash_vectors
 
 PAIR = {"pair_id": "fake-L2", "revision": "0" * 12, "target": "fake", "layer": 2, "d_model": 4,
         "injection_scale": 1.0, "rawvar": 0.5}  # fmt: skip
-BROKEN, FATAL, UNREADABLE = "BROKEN", "FATAL", "UNREADABLE"
+BROKEN, FATAL, UNREADABLE, DEADLY = "BROKEN", "FATAL", "UNREADABLE", "DEADLY"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,8 @@ class FakeExplainer:
         temperature: float,
     ) -> list[Transcript | NLAError]:
         self.before_shard()
+        if any(DEADLY in messages[-1]["content"] for messages in prompts):
+            os.kill(os.getpid(), signal.SIGKILL)
         if any(FATAL in messages[-1]["content"] for messages in prompts):
             raise NLAError("1 activation cannot be used", why="It is NaN", fix="Use float32")
         self.n_transcribed += len(prompts)

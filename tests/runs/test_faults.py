@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -99,10 +100,10 @@ def test_an_exception_inside_decode_costs_one_position(
     honest = verbalizer._prefill
     target: list[torch.Tensor] = []
 
-    def prefill(rows: torch.Tensor) -> object:
-        if target and any(torch.equal(row, target[0]) for row in rows):
+    def prefill(rows: Sequence[int], scaled: torch.Tensor) -> object:
+        if target and any(torch.equal(row, target[0]) for row in scaled):
             raise RuntimeError("CUDA error: device-side assert triggered")
-        return honest(rows)
+        return honest(rows, scaled)
 
     transcript = bench.real.transcribe(
         [ask(sentence(1, 8)).prompts[0].content], seeds=[0], max_new_tokens=3, temperature=0.0

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import time
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -214,3 +215,34 @@ def test_every_setting_is_documented_with_its_default(settings: Limits | WorkerS
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     for field in fields(settings):
         assert f"| `{field.name}` | {getattr(settings, field.name)} |" in readme
+
+
+def test_a_file_of_chats_is_read_with_its_answers() -> None:
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    data = json.dumps([{"title": "a chat", "messages": chat}]).encode()
+    found = read_upload("chats.json", data, Limits())
+    (prompt,) = found.require()
+    assert prompt.messages == tuple(chat)
+    assert prompt.title == "a chat"
+    assert prompt.where == "chats.json entry 1"
+
+
+def test_a_log_that_would_unpack_to_too_much_is_refused_unread() -> None:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("samples/1.json", b"0" * 3_000_000)
+    with pytest.raises(NLAError, match="unpacked it has 3,000,000 bytes"):
+        read_upload("bomb.eval", buffer.getvalue(), Limits(upload_bytes=100_000))
+
+
+@pytest.mark.parametrize(("name", "data"), [("a.eval", b"%PDF-1.7"), ("b.json", b"PK\x03\x04")])
+def test_a_log_that_is_none_is_refused(name: str, data: bytes) -> None:
+    with pytest.raises(NLAError, match="is not"):
+        read_upload(name, data, Limits())
+
+
+def test_a_file_without_conversations_is_refused_by_its_own_name() -> None:
+    with pytest.raises(NLAError) as refused:
+        read_upload("odd.json", b'{"numbers": [1]}', Limits())
+    assert "odd.json" in str(refused.value)
+    assert "/tmp" not in str(refused.value)

@@ -15,8 +15,9 @@ import torch
 
 from nla_core.errors import NLAError
 from nla_core.nla.attention import use_grouped_attention
+from nla_core.nla.batch import Prompted
 from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
-from nla_core.nla.decoding import decode
+from nla_core.nla.decoding import decode, once
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.layout import prompt_ids
 from precompute.train.teachers.answers import labels_from
@@ -126,16 +127,21 @@ class LocalTeacher:
             logits_to_keep=1,
         )
         written: dict[int, tuple[int, ...]] = {}
-        for done in decode(
-            self._model,
+        prompted = Prompted(
+            range(len(prompts)),
             first.past_key_values,
             first.logits[:, -1],
+            mask,
+            positions[:, -1] + 1,
+        )
+        for done in decode(
+            self._model,
+            once(prompted),
+            len(prompts),
             stop_ids=self._stop_ids,
             max_new_tokens=self._max_new_tokens,
             temperature=temperature,
             seeds=seeds,
-            attention_mask=mask,
-            position_ids=positions[:, -1] + 1,
         ):
             written[done.row] = done.ids
         return [written[row] for row in range(len(prompts))]

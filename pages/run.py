@@ -1,0 +1,163 @@
+"""Run: one's own prompts, read by a pair on this server.
+
+Knows how the URL becomes a run or the editor. Does not know how anything is run. The decision a
+reader would question: a run has its address from the moment it is asked for, and the address shows
+the queue, the readings as they come and what is kept of them; the editor is the same page without
+one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import streamlit as st
+
+from nla_core.errors import NLAError
+from nla_core.opened import runner
+from nla_core.run_view import RunView, parse_run, parse_run_query
+from nla_core.runs.request import RunPrompt, RunRequest
+from nla_core.runs.runner import JobRunner
+from nla_core.store.dataset import Dataset
+from nla_core.ui import composer, gate, notices, run_list, run_live, run_settings, shell
+from nla_core.ui.html import draw, hint
+
+shell.ensure()
+
+POLL_SECONDS = 1.0
+
+
+def go(change: Callable[[RunView], RunView]) -> None:
+    """Put a changed view into the address bar. For callbacks."""
+    st.query_params.from_dict(change(parse_run(st.query_params).view).params())
+
+
+def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
+    """One run: looked at once a second until there is nothing to wait for."""
+    visitor = gate.visitor() if may_run else None
+    waits = run_live.moving(jobs.snapshot(run_id))
+    request = jobs.request(run_id)
+    back_to_editor(request, may_run)
+
+    @st.fragment(run_every=POLL_SECONDS if waits else None)
+    @shell.guarded
+    def look() -> None:
+        snapshot = jobs.snapshot(run_id)
+        if waits != run_live.moving(snapshot):
+            st.rerun()  # from now on it is looked at, or need not be
+        view = parse_run(st.query_params).view
+        run_live.heading(jobs.request(run_id), run_id)
+        run_live.kept_problem()
+        run_live.progress(jobs, snapshot, visitor)
+        run_live.ways_on(jobs, snapshot, visitor)
+        run_live.failures(jobs, snapshot, visitor)
+        run_live.prompts(snapshot, request, view, go)
+        run_live.readings(jobs, snapshot, request, view, go)
+
+    look()
+
+
+def back_to_editor(request: RunRequest, may_run: bool) -> None:
+    def take(prompt: RunPrompt) -> None:
+        if prompt.text is not None:
+            st.session_state["run_mode"] = "text"
+            st.session_state["plain_text"] = st.session_state["_nla_plain_text"] = prompt.text
+        elif not composer.holds_run(parse_run(st.query_params).view.run):
+            origin = f"the run “{request.name}”"
+            composer.begin_with(composer.Draft.of(prompt.messages, origin))
+        st.query_params.clear()
+
+    with st.container(horizontal=True, gap="small", key="run_top"):
+        st.button(
+            "All runs",
+            key="all_runs",
+            icon=":material/arrow_back:",
+            type="tertiary",
+            on_click=st.query_params.clear,
+        )
+        if may_run and len(request.prompts) == 1:
+            st.button(
+                "Change the prompt",
+                key="change_prompt",
+                icon=":material/edit:",
+                type="tertiary",
+                on_click=take,
+                args=(request.prompts[0],),
+                help="Puts it into the editor; what you change becomes a run of its own.",
+            )
+
+
+def editor(jobs: JobRunner, view: RunView, may_run: bool) -> None:
+    dataset = shell.dataset()
+    if view.transcript is not None and may_run:
+        composer.begin_with(composer.from_transcript(dataset, view.transcript, answered=True))
+        st.query_params.clear()
+    wide, narrow = st.columns([1.5, 1], gap="large")
+    with wide:
+        run_live.kept_problem()
+        if may_run:
+            draw('<h1 class="nla-h1">Read your own prompts</h1>')
+            ask(jobs, dataset)
+    with narrow:
+        draw('<p class="nla-label">Runs on this server</p>')
+        chosen = run_list.runs(jobs)
+        if may_run:
+            gate.account()
+        if chosen.query is not None:
+            st.switch_page(
+                shell.page("run"), query_params=parse_run_query(chosen.query).view.params()
+            )
+
+
+def ask(jobs: JobRunner, dataset: Dataset) -> None:
+    request: RunRequest | None = None
+    try:
+        prompts = composer.compose(dataset, jobs.limits)
+        request = run_settings.settings(jobs, prompts)
+        if request is not None:
+            hint(run_settings.told(jobs.estimate(request)))
+    except NLAError as error:
+        notices.problem(error)
+        request = None
+
+    def start(asked: RunRequest) -> None:
+        try:
+            made = jobs.submit(named(asked), gate.visitor())
+        except NLAError as error:
+            st.session_state["_nla_run_problem"] = error
+            return
+        if len(asked.prompts) == 1 and asked.prompts[0].text is None:
+            composer.keep(composer.draft().was_run(made.run_id))
+        st.query_params.from_dict(RunView(run=made.run_id).params())
+
+    st.button(
+        "Read",
+        key="start_run",
+        type="primary",
+        icon=":material/play_arrow:",
+        disabled=request is None,
+        on_click=start,
+        args=(request,),
+    )
+
+
+def named(request: RunRequest) -> RunRequest:
+    """With a name: that of its first prompt where none was given."""
+    if request.name:
+        return request
+    more = len(request.prompts) - 1
+    return replace(request, name=request.prompts[0].label + (f" and {more} more" if more else ""))
+
+
+def page() -> None:
+    link = parse_run(st.query_params)
+    notices.link_problems(link.problems)
+    may_run = gate.allowed()
+    jobs = runner()
+    if link.view.run is not None:
+        watch(jobs, link.view.run, may_run)
+    else:
+        editor(jobs, link.view, may_run)
+
+
+page()

@@ -1,0 +1,336 @@
+"""Shards on a pool of Ray actors, on this machine or on a cluster.
+
+Knows how many workers a cluster has room for, what each is given, and what becomes of the shard in
+the hands of one that died. Knows neither models nor files. The decision a reader would question:
+actors are never restarted by Ray. The driver starts new ones, up to what there is room for now, so
+that a worker that died, a node that joined and a node that left are one case; and it counts the
+deaths over each shard, which is how a prompt that kills its workers is found and given up alone.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from nla_core.errors import NLAError
+from precompute.engines.base import Worker
+from precompute.plan import Shard
+from precompute.workspace import Receipt
+
+ROOT: Final = Path(__file__).parents[2]
+TICK_SECONDS: Final = 1.0
+PLACE_SECONDS: Final = 60.0
+"""How long nobody may be there before the driver says that there is no room."""
+MAX_DEATHS: Final = 3
+"""Of workers over one shard before its prompts are tried alone, and over one prompt alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one worker takes of a node."""
+
+    cpus: float
+    gpus: float = 0.0
+
+    def room(self, nodes: Iterable[Mapping[str, float]]) -> int:
+        """How many workers fit on these nodes, given the resources of each."""
+        fitting = 0
+        for node in nodes:
+            by_cpu = node.get("CPU", 0.0) / self.cpus
+            fitting += int(min(by_cpu, node.get("GPU", 0.0) / self.gpus) if self.gpus else by_cpu)
+        return fitting
+
+    def __str__(self) -> str:
+        return f"{self.gpus:g} GPU and {self.cpus:g} CPU" if self.gpus else f"{self.cpus:g} CPU"
+
+
+@dataclass(frozen=True, slots=True)
+class RayEngine:
+    """``address`` is that of a cluster, ``ray://`` too; without one, this machine is the cluster.
+
+    ``workers`` at once; without it, one a GPU, or one a node where ``gpu`` is false.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    gpu: bool = False
+    place_s: float = PLACE_SECONDS
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise NLAError(
+                f"--workers {self.workers} is none", why="Expected 1 or more", fix="Change it"
+            )
+
+    def run(
+        self, make_worker: Callable[[], Worker], shards: Sequence[Shard]
+    ) -> Iterator[tuple[Shard, Receipt]]:
+        """See `precompute.engines.base.Engine`; ``make_worker`` is pickled.
+
+        Raises NLAError where there is no Ray, no room for the workers, or no life in them.
+        """
+        if not shards:
+            return
+        ray = connected(self.address)
+        try:
+            yield from _Pool(ray, self, make_worker, shards).work()
+        finally:
+            ray.shutdown()
+
+    def need(self, nodes: Sequence[Mapping[str, float]]) -> Need:
+        """What each worker is given: a GPU, or an even share of CPUs. Raises NLAError."""
+        wanted = self.workers or 1
+        most = int(max((node.get("CPU", 0.0) for node in nodes), default=0))
+        least = int(min((node.get("CPU", 0.0) for node in nodes), default=0))
+        if self.gpu:
+            need = Need(1.0, 1.0)
+        elif self.workers is None:
+            need = Need(float(max(1, least)))
+        else:
+            shares = (Need(float(cpus)) for cpus in range(most, 1, -1))
+            need = next((share for share in shares if share.room(nodes) >= wanted), Need(1.0))
+        if need.room(nodes) < wanted:
+            raise NLAError(
+                f"The Ray cluster has no room for {wanted} workers of {need} each",
+                why=f"its nodes have {_shown(nodes)}, which is room for {need.room(nodes)}",
+                fix="Lower --workers, choose another --device, or add nodes to the cluster",
+            )
+        return need
+
+
+class ShardActor:
+    """One worker's process. Mistakes come back as values: not every exception can be pickled."""
+
+    def __init__(self, make_worker: Callable[[], Worker]) -> None:
+        self.make_worker = make_worker
+        self.worker: Worker | None = None
+
+    def pid(self) -> int:
+        return os.getpid()
+
+    def load(self) -> Receipt | NLAError | str | None:
+        return self._told(self._load)
+
+    def do(self, shard: Shard) -> Receipt | NLAError | str | None:
+        return self._told(lambda: self._load()(shard))
+
+    def rehearse(self, shard: Shard) -> Receipt | NLAError | str | None:
+        return self._told(lambda: self._load().rehearse(shard))
+
+    def _load(self) -> Worker:
+        self.worker = self.worker or self.make_worker()
+        return self.worker
+
+    def _told(self, work: Callable[[], Any]) -> Receipt | NLAError | str | None:
+        import traceback
+
+        try:
+            done = work()
+        except NLAError as error:
+            return error
+        except Exception:
+            return traceback.format_exc()
+        return done if isinstance(done, Receipt) else None
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """A shard, or after too many deaths the prompts of it, each by itself."""
+
+    shard: Shard
+    deaths: int = 0
+    trial: deque[int] | None = None  # prompts still to be tried alone
+
+    @property
+    def part(self) -> Shard:
+        """What is to be done next."""
+        if not self.trial:
+            return self.shard
+        return replace(self.shard, prompts=(self.shard.prompts[self.trial[0]],))
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """An actor, and what it has been asked last."""
+
+    actor: Any
+    placed: Any  # promised as soon as it has a process
+    task: _Task | None = None
+    ready: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class _Pool:
+    ray: Any
+    engine: RayEngine
+    make_worker: Callable[[], Worker]
+    shards: Sequence[Shard]
+    asked: dict[Any, _Hand] = field(default_factory=dict)  # by what was promised
+    failed_starts: int = 0
+
+    def work(self) -> Iterator[tuple[Shard, Receipt]]:
+        queue = deque(_Task(shard) for shard in self.shards)
+        need = self.engine.need(self._nodes())
+        make = self.ray.put(self.make_worker)
+        alive_at = time.monotonic()
+        left = len(queue)
+        while left:
+            self._fill(need, make, left)
+            promises, _ = self.ray.wait(list(self.asked), num_returns=1, timeout=TICK_SECONDS)
+            for promise in promises:
+                hand = self.asked.pop(promise)
+                try:
+                    told = self.ray.get(promise)
+                except self.ray.exceptions.RayTaskError as error:
+                    raise RuntimeError(f"A worker failed:\n{error}") from None
+                except self.ray.exceptions.RayError as error:
+                    self._died(hand, queue, error)
+                    continue
+                alive_at, self.failed_starts = time.monotonic(), 0
+                done = _settled(hand, told, queue)
+                if done is not None:
+                    left -= 1
+                    yield done
+                hand.ready = True
+                self._ask(hand, queue)
+            if any(hand.ready for hand in self.asked.values()):
+                alive_at = time.monotonic()
+            elif time.monotonic() - alive_at > self.engine.place_s and not self._placed():
+                raise self._no_room(need)
+
+    def _fill(self, need: Need, make: Any, left: int) -> None:
+        """Start as many workers as there is room and work for."""
+        wanted = self.engine.workers or max(1, need.room(self._nodes()))
+        while len(self.asked) < min(wanted, left):
+            remote = self.ray.remote(ShardActor).options(
+                num_cpus=need.cpus, num_gpus=need.gpus, max_restarts=0, max_task_retries=0
+            )
+            actor = remote.remote(make)
+            hand = _Hand(actor, actor.pid.remote())
+            self.asked[hand.actor.load.remote()] = hand
+
+    def _ask(self, hand: _Hand, queue: deque[_Task]) -> None:
+        """The next task; an actor without one is let go."""
+        if not queue:
+            return
+        hand.task = task = queue.popleft()
+        call = hand.actor.rehearse if task.trial else hand.actor.do
+        self.asked[call.remote(task.part)] = hand
+
+    def _died(self, hand: _Hand, queue: deque[_Task], error: Exception) -> None:
+        task = hand.task
+        if task is None:
+            self.failed_starts += 1
+            if self.failed_starts >= MAX_DEATHS:
+                raise NLAError(
+                    "Ray's workers die while they load the models",
+                    why=f"{self.failed_starts} in a row did, the last one with: {_short(error)}",
+                    fix="Use fewer --workers, so that each has more memory, or a smaller pair",
+                ) from None
+            return
+        task.deaths += 1
+        if task.deaths >= MAX_DEATHS:
+            _suspect(task)
+        queue.append(task)
+
+    def _nodes(self) -> list[Mapping[str, float]]:
+        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+
+    def _placed(self) -> bool:
+        """Whether any worker has a process: then it is loading, which may take long."""
+        placed = [hand.placed for hand in self.asked.values()]
+        return bool(self.ray.wait(placed, num_returns=1, timeout=0)[0])
+
+    def _no_room(self, need: Need) -> NLAError:
+        free = self.ray.available_resources()
+        return NLAError(
+            f"The Ray cluster had no worker for {self.engine.place_s:.0f} seconds",
+            why=f"each takes {need}; free are {_shown([free])}, its nodes have "
+            f"{_shown(self._nodes()) or 'nothing'}",
+            fix="Wait until others are done, or add nodes, then run the same command again",
+        )
+
+
+def _settled(hand: _Hand, told: Any, queue: deque[_Task]) -> tuple[Shard, Receipt] | None:
+    """What an answer means: a shard that is done, a prompt that is none of the killers, or an end.
+
+    Raises NLAError where a worker says that the run cannot go on.
+    """
+    if isinstance(told, NLAError):
+        raise told
+    if isinstance(told, str):
+        raise RuntimeError(f"A worker failed:\n{told}")
+    task, hand.task = hand.task, None
+    if task is None:
+        return None
+    if task.trial:
+        task.trial.popleft()
+        task.deaths = 0
+        queue.appendleft(task)
+        return None
+    return task.shard, told
+
+
+def _suspect(task: _Task) -> None:
+    """Too many workers died: try prompts alone, or give up the one that was alone."""
+    task.deaths = 0
+    if task.trial is None:
+        task.trial = deque(range(len(task.shard.prompts)))
+        return
+    if not task.trial:
+        raise NLAError(
+            f"{task.shard.name} cannot be computed",
+            why=f"{MAX_DEATHS} workers died over it, though each prompt of it went well alone or "
+            "was given up",
+            fix="Lower --batch-size or --shard-size: all of its prompts together may need too much",
+        )
+    prompt = task.shard.prompts[task.trial.popleft()]
+    task.shard = replace(task.shard, given_up=task.shard.given_up | {prompt.id})
+
+
+def connected(address: str | None) -> Any:
+    """Ray, connected to a cluster or to one that is started here. Raises NLAError.
+
+    It reports to nobody; started here, it listens on loopback only.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is None:  # named after the systems where Ray does so by itself
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    try:
+        import ray
+        import ray.exceptions
+    except ImportError:
+        raise NLAError(
+            "Ray is not installed",
+            why="--engine ray needs it, and it is not among requirements.txt",
+            fix="Install it with `pip install -r requirements-ray.txt`, or use --engine local",
+        ) from None
+    here = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="warning",
+            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
+            **here,
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise NLAError(
+            f"The Ray cluster at {address or 'this machine'} cannot be used",
+            why=_short(error),
+            fix="Check --ray-address, and that both sides run the Ray of requirements-ray.txt",
+        ) from None
+    return ray
+
+
+def _shown(nodes: Sequence[Mapping[str, float]]) -> str:
+    return "; ".join(f"{n.get('CPU', 0):g} CPU, {n.get('GPU', 0):g} GPU" for n in nodes)
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
