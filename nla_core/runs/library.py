@@ -8,6 +8,7 @@ damaged one costs nobody else anything.
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -143,10 +144,14 @@ def _put_back(
 
 
 def export(folder: RunFolder, to: IO[bytes]) -> None:
-    """A zip of the run's record and its current version. Raises NLAError if none is published."""
+    """A zip of the run's record and its current version. Raises NLAError if none is published.
+
+    The record says nothing of who asked, not even as a hash.
+    """
     version = folder.path / current_version(folder.path)
+    record = {**(folder.read_record() or {}), "visitors": []}
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.write(folder.path / RECORD, f"{folder.path.name}/{RECORD}")
+        archive.writestr(f"{folder.path.name}/{RECORD}", json.dumps(record, ensure_ascii=False))
         for name in (MANIFEST_FILE, *PARQUET.values(), VECTORS):
             archive.write(version / name, f"{folder.path.name}/{version.name}/{name}")
         archive.writestr(f"{folder.path.name}/CURRENT", version.name + "\n")

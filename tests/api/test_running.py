@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -112,7 +113,9 @@ def test_a_run_from_the_question_to_its_deletion(ask: Asking, bench: Bench, use:
 
     export = ask.send("GET", f"/runs/{run_id}/export")
     assert export.headers["content-type"] == "application/zip"
-    names = zipfile.ZipFile(io.BytesIO(export.content)).namelist()
+    archive = zipfile.ZipFile(io.BytesIO(export.content))
+    names = archive.namelist()
+    assert json.loads(archive.read(f"{run_id}/run.json"))["visitors"] == []
     assert f"{run_id}/run.json" in names
     assert any(name.endswith("readings.parquet") for name in names)
 
