@@ -69,13 +69,14 @@ class RoomyLayer(DynamicLayer):
     def admit(self, keys: Tensor, values: Tensor) -> None:
         """``[k, heads, t, d]`` of ``k`` rows more, ``t`` at most as many columns as there are.
 
-        They end where the others end. What stands in the columns before them is finite and
-        nothing else is said of it: a mask has to hide it.
+        They end where the others end. Zeros stand in the columns before them, which a mask has to
+        hide: what it hides is multiplied by nothing, and nothing times NaN would be NaN.
         """
         old, (k, _, t, _) = len(self.keys), keys.shape
         if old + k > len(self._whole[0]):
             self._take(places=old + k, columns=self.keys.shape[-2])
         for whole, new in zip(self._whole, (keys, values), strict=True):
+            whole[old : old + k, :, self._begin : self._end - t] = 0
             whole[old : old + k, :, self._end - t : self._end] = new
         self._show(old + k, self._begin, self._end)
 
@@ -87,10 +88,9 @@ class RoomyLayer(DynamicLayer):
         """Make room for so many rows and columns, and ROOM columns more."""
         old = self.keys, self.values
         n, heads, length, _ = old[0].shape
-        # Zeros: what a mask hides is multiplied by nothing, and nothing times NaN is NaN.
         self._whole = (
-            old[0].new_zeros(places, heads, columns + ROOM, old[0].shape[-1]),
-            old[1].new_zeros(places, heads, columns + ROOM, old[1].shape[-1]),
+            old[0].new_empty(places, heads, columns + ROOM, old[0].shape[-1]),
+            old[1].new_empty(places, heads, columns + ROOM, old[1].shape[-1]),
         )
         for whole, seen in zip(self._whole, old, strict=True):
             whole[:n, :, :length] = seen

@@ -39,6 +39,14 @@ def test_one_new_token(kind: str) -> None:
     torch.testing.assert_close(found, wanted.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
+def test_several_new_tokens_after_a_shared_prefix() -> None:
+    query, key, value = _inputs(4)
+    mask = torch.ones(4, 11, dtype=torch.bool).tril(7)[None, None]
+    wanted = scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+    found, _ = grouped_attention(None, query, key, value, mask)
+    torch.testing.assert_close(found, wanted.transpose(1, 2), atol=1e-5, rtol=1e-5)
+
+
 def test_other_lengths_go_to_the_library() -> None:
     model = tiny_model()
     module = parts_of(model).layers[0].self_attn
