@@ -192,7 +192,7 @@ def mounted(dataset: Dataset) -> None:
     def say(name: str) -> str:
         pair, counts = names[name].manifest.pair, names[name].manifest.counts
         known = shell.dataset_name(names[name].root)
-        return shell.as_label(
+        return (
             f"{known}: {pair.get('pair_id', '?')}, layer {pair.get('layer', '?')}, "
             f"{counts['transcripts']:,}"
         )

@@ -22,6 +22,7 @@ from streamlit.web.server.starlette.starlette_server_config import XSRF_COOKIE_N
 from nla_core.access import Access, Denied, Policy, visitor_id
 from nla_core.errors import NLAError
 from nla_core.ui import notices, shell
+from nla_core.ui.html import hint
 
 TOKEN_FIELD: Final = "nla_run_token_field"
 _TOKEN: Final = "_nla_run_token"
@@ -85,7 +86,7 @@ def who() -> str:
 def account() -> None:
     """``who()`` in small print, with the way out where there is one."""
     with st.container(horizontal=True, vertical_alignment="center", key="run_account"):
-        st.caption(shell.as_label(who()))
+        hint(who())
         match policy().access:
             case Access.OIDC:
                 st.button("Sign out", type="tertiary", on_click=st.logout)
