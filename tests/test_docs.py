@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core import refs, views
+from nla_core import refs, run_view, views
 from precompute.cli import VERBS, Verb, build_parser
 from scripts.quote_eval import MARKER, documents, figures_of, look_up, quoted, reports, source_of
 from tests.test_import_rules import MODULES, imports
@@ -290,6 +290,7 @@ def test_every_link_parameter_is_documented() -> None:
         "Links to a search": views.SEARCH_PARAMS,
         "Links to a comparison": views.COMPARE_PARAMS,
         "Links to an audit": views.AUDIT_PARAMS,
+        "Links to a run": run_view.RUN_PARAMS,
         "Links to an experiment": views.STEER_PARAMS,
     }
     for heading, params in pages.items():
