@@ -295,7 +295,7 @@ def test_an_estimate_is_learned(bench: Bench) -> None:
 
 
 def test_models_are_loaded_when_needed_and_let_go_when_idle(bench: Bench) -> None:
-    runner = bench.runner(idle_unload_s=1.0)
+    runner = bench.runner(idle_unload_s=4.0)  # publishing takes a second or two, and counts
     time.sleep(0.3)
     assert bench.faults.n_loaded == 0
     run_id = runner.submit(ask(), "ann").run_id
