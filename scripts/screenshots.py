@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -26,6 +28,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[1]
 APP = PROJECT / "app.py"
 START_SECONDS = 60
+RUN_SECONDS = 300
 NO_CHROMIUM = (
     "No Chromium was found. Install one (on Debian: `apt-get install chromium`) or put its "
     "`chromium` on the PATH."
@@ -34,6 +37,9 @@ CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"
 
 PHRASE = "/?m=phrase&ph=astronomer&t=9c6d383ba891&p=30"
 SEARCH = "/search?q=a+planet+or+the+night+sky"
+STEER = "/steer?preset=robot"
+RUN = "/run"
+PROMPT = "Why do cats purr when they are happy?"
 
 # name, path, width, height, colour scheme
 SHOTS = [
@@ -46,11 +52,20 @@ SHOTS = [
     ("search-light", SEARCH, 1440, 900, "light"),
     ("search-dark", SEARCH, 1440, 900, "dark"),
     ("search-narrow", SEARCH, 390, 844, "light"),
+    ("run-light", RUN, 1440, 900, "light"),
+    ("run-dark", RUN, 1440, 900, "dark"),
+    ("steer-light", STEER, 1440, 900, "light"),
+    ("steer-dark", STEER, 1440, 900, "dark"),
     ("about-light", "/about", 1440, 900, "light"),
     ("about-dark", "/about", 1440, 900, "dark"),
 ]
 # What a page draws in the browser after its script has ended.
-DRAWN = {"/": '[role="option"]:not(.markup)', "/browse": ".card", "/search": ".cards mark, .card"}
+DRAWN = {
+    "/": '[role="option"]:not(.markup)',
+    "/browse": ".card",
+    "/search": ".cards mark, .card",
+    "/run": ".chip.locked",
+}
 
 
 def main() -> int:
@@ -62,8 +77,14 @@ def main() -> int:
         sys.stderr.write(NO_CHROMIUM + "\n")
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    with serving() as address, browser() as window:
-        for name, path, width, height, scheme in SHOTS:
+    with (
+        tempfile.TemporaryDirectory(prefix="nla-pictures-") as runs,
+        serving(NLA_RUNS=runs) as address,
+        browser() as window,
+    ):
+        run = read_prompt(address)
+        for name, wanted, width, height, scheme in SHOTS:
+            path = run if wanted == RUN else wanted
             page = window.new_page(
                 viewport={"width": width, "height": height},
                 color_scheme=scheme,
@@ -80,6 +101,22 @@ def main() -> int:
             page.close()
             sys.stdout.write(f"{options.out / name}.png\n")
     return 0
+
+
+def read_prompt(address: str) -> str:
+    """Run ``PROMPT`` with the pair that ships; the path that shows it with a token locked."""
+    body = json.dumps({"prompt": PROMPT, "target": {"max_tokens": 32}}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/api/v1/runs", body, headers)
+    with urllib.request.urlopen(request) as answer:
+        run_id = json.load(answer)["run_id"]
+    deadline = time.monotonic() + RUN_SECONDS
+    while time.monotonic() < deadline:
+        with urllib.request.urlopen(f"{address}/api/v1/runs/{run_id}") as answer:
+            if json.load(answer)["run"]["version"]:
+                return f"/run?run={run_id}&p=29"
+        time.sleep(1)
+    raise RuntimeError(f"The prompt was not read within {RUN_SECONDS} s.")
 
 
 def chromium() -> str | None:
@@ -102,12 +139,13 @@ def browser(arguments: Sequence[str] = ()) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def serving(data: Path | None = None, *, app: Path = APP) -> Iterator[str]:
-    """The app on a free port of this machine; yields its address, stops it afterwards."""
+def serving(data: Path | None = None, *, app: Path = APP, **variables: str) -> Iterator[str]:
+    """The app on a free port of this machine, with ``variables`` in its environment; yields its
+    address, stops it afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | ({"NLA_DATA": str(data)} if data is not None else {})
+    environment = os.environ | ({"NLA_DATA": str(data)} if data is not None else {}) | variables
     command = [sys.executable, "-m", "streamlit", "run", str(app), f"--server.port={port}"]
     address = f"http://127.0.0.1:{port}"
     with subprocess.Popen(
