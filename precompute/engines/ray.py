@@ -9,6 +9,7 @@ deaths over each shard, which is how a prompt that kills its workers is found an
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -324,7 +325,7 @@ def connected(address: str | None) -> Any:
         ray.init(
             address=address or "local",
             log_to_driver=False,
-            logging_level="warning",
+            logging_level=logging.WARNING,
             **how,
         )
     except (OSError, ValueError, RuntimeError) as error:

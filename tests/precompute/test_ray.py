@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -164,7 +165,7 @@ def driver(out):
     if not child:
         code = 1
         try:
-            run_on(RayEngine(cluster, 2), plan, out, home / "pids", seconds=0.1)
+            run_on(RayEngine(cluster, 1), plan, out, home / "pids", seconds=0.1)
             code = 0
         finally:
             os._exit(code)
@@ -317,3 +318,18 @@ def test_the_command_gives_the_bytes_of_the_local_one(
     assert outs["ray"] == outs["local"]
     assert len(outs["ray"]) == 6 * 4 + 1
     shutil.rmtree(tmp_path / "ray")
+
+
+def test_the_benchmark_of_engines(tmp_path: Path) -> None:
+    pair, out = tiny_pair(tmp_path), tmp_path / "bench.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "precompute", "bench", "engines", "--nla", str(pair), "--prompts",
+         "5", "--device", "cpu", "--dtype", "float32", "--json", str(out)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    counts = {engine["readings"] for engine in found["engines"].values()}
+    assert len(counts) == 1, "all did the same"
+    assert found["engines"].keys() >= {"local", "ray"}
+    assert found["within_targets"] == (found["ray_overhead"] <= found["ray_overhead_target"])
