@@ -15,13 +15,15 @@ HELP = (
     "explain: time the batched AV path against one transformers.generate a vector. search: make a "
     "large synthetic dataset from a real one and measure search over it. app: open sessions with "
     "the app and time its answers. run: how long a visitor waits for the first and for all "
-    "readings of one prompt, models loaded. train: time each stage of training beside the best "
+    "readings of one prompt, models loaded. engines: Ray beside the local engine, and two workers "
+    "beside one. train: time each stage of training beside the best "
     "matrix product of this machine."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
   python -m precompute bench search --rows 1000000
   python -m precompute bench app --sessions 1 10 50
   python -m precompute bench run --tokens 40
+  python -m precompute bench engines --prompts 16
   python -m precompute bench train --nla data/nla/smollm2-135m-L20 --json throughput.json"""
 
 WHAT = {
@@ -29,13 +31,14 @@ WHAT = {
     "search": "precompute.benches.search",
     "app": "precompute.benches.app",
     "run": "precompute.benches.run",
+    "engines": "precompute.benches.engines",
     "train": "precompute.benches.train",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
-    explain = parser.add_argument_group("explain, run and train")
+    explain = parser.add_argument_group("explain, run, engines and train")
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
     explain.add_argument("--vectors", type=int, default=64, help="of explain")
     explain.add_argument("--explanation-tokens", type=int, default=60)
@@ -46,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument(
         "--repeat", type=int, default=1, help="prompts one after another; the median counts"
     )
+    engines = parser.add_argument_group("engines")
+    engines.add_argument("--prompts", type=int, default=16, help="of data/prompts (default: 16)")
     search = parser.add_argument_group("search")
     search.add_argument("--rows", type=int, default=1_000_000, help="readings at least")
     search.add_argument(

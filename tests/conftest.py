@@ -6,7 +6,18 @@ does, and marks its tests.
 
 from __future__ import annotations
 
+import os
+import secrets
+
 import pytest
+
+# Read when Ray is first imported: it tells nobody of its use, listens on loopback only, and its
+# clusters know the token of this session instead of the one in the user's home.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # else workers starve beside other work
+os.environ["RAY_AUTH_MODE"] = "token"
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
 
 TIERS = {"unit", "app", "browser", "ray", "gpu"}
 

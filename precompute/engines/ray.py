@@ -9,13 +9,16 @@ deaths over each shard, which is how a prompt that kills its workers is found an
 
 from __future__ import annotations
 
+import logging
 import os
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from nla_core.errors import NLAError
 from precompute.engines.base import Worker
@@ -24,6 +27,7 @@ from precompute.workspace import Receipt
 
 ROOT: Final = Path(__file__).parents[2]
 TICK_SECONDS: Final = 1.0
+CONNECT_SECONDS: Final = 10.0
 PLACE_SECONDS: Final = 60.0
 """How long nobody may be there before the driver says that there is no room."""
 MAX_DEATHS: Final = 3
@@ -242,7 +246,7 @@ class _Pool:
         return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
 
     def _placed(self) -> bool:
-        """Whether any worker has a process: then it is loading, which may take long."""
+        """Whether any worker has begun: then it is loading, which may take long."""
         placed = [hand.placed for hand in self.asked.values()]
         return bool(self.ray.wait(placed, num_returns=1, timeout=0)[0])
 
@@ -301,6 +305,7 @@ def connected(address: str | None) -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if address is None:  # named after the systems where Ray does so by itself
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as polite as --engine local, not more
     try:
         import ray
         import ray.exceptions
@@ -310,16 +315,20 @@ def connected(address: str | None) -> Any:
             why="--engine ray needs it, and it is not among requirements.txt",
             fix="Install it with `pip install -r requirements-ray.txt`, or use --engine local",
         ) from None
-    here = {} if address else {"include_dashboard": False}
+    how: dict[str, Any] = {} if address else {"include_dashboard": False}
+    if address and address.startswith("ray://"):  # else Ray hands on the folder we are in
+        how["runtime_env"] = {"env_vars": {"PYTHONPATH": str(ROOT)}}
     try:
+        if address is not None:  # Ray itself waits minutes for one that is not there
+            parts = urlsplit(address if "//" in address else f"//{address}")
+            socket.create_connection((parts.hostname, parts.port), CONNECT_SECONDS).close()
         ray.init(
             address=address or "local",
             log_to_driver=False,
-            logging_level="warning",
-            runtime_env={"env_vars": {"PYTHONPATH": str(ROOT)}},
-            **here,
+            logging_level=logging.WARNING,
+            **how,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise NLAError(
             f"The Ray cluster at {address or 'this machine'} cannot be used",
             why=_short(error),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -43,11 +44,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 KILLS = 20
-ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # loopback only; see the engine
-    "PYTHONPATH": str(ROOT),
-}
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +55,8 @@ def cluster() -> Iterator[str]:
         [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head",
          "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--num-gpus=0",
          "--include-dashboard=false", "--disable-usage-stats", "--block"],
-        env=os.environ | ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stdout is not None
     said = ""
@@ -71,10 +67,7 @@ def cluster() -> Iterator[str]:
     else:
         raise AssertionError(said)
     threading.Thread(target=process.stdout.read, daemon=True).start()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in ENVIRONMENT.items():
-            patch.setenv(name, value)
-        yield f"127.0.0.1:{port}"
+    yield f"127.0.0.1:{port}"
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(30)
@@ -84,20 +77,26 @@ def cluster() -> Iterator[str]:
 
 
 class Slow(FakeExplainer):
-    """Says which process it is in, and takes its time."""
+    """Says which process it is in, waits for others where ``together`` asks for it, and works."""
 
-    def __init__(self, pids: Path, seconds: float) -> None:
-        super().__init__(lambda: time.sleep(seconds))
+    def __init__(self, pids: Path, seconds: float, together: int) -> None:
+        super().__init__(self.wait)
+        self.pids, self.seconds, self.together = pids, seconds, together
         (pids / str(os.getpid())).touch()
 
+    def wait(self) -> None:
+        end = time.monotonic() + 60
+        while len(list(self.pids.iterdir())) < self.together and time.monotonic() < end:
+            time.sleep(0.05)
+        time.sleep(self.seconds)
 
-def slow(pids: Path, seconds: float) -> Slow:
-    return Slow(pids, seconds)
 
-
-def run_on(engine: RayEngine, plan: Plan, out: Path, pids: Path, seconds: float = 0.0) -> None:
+def run_on(
+    engine: RayEngine, plan: Plan, out: Path, pids: Path, seconds: float = 0.0, together: int = 1
+) -> None:
     pids.mkdir(exist_ok=True)
-    execute(plan, out, partial(slow, pids, seconds), embedder=HashEmbedder(), engine=engine)
+    make = partial(Slow, pids, seconds, together)
+    execute(plan, out, make, embedder=HashEmbedder(), engine=engine)
 
 
 def long_corpus(write: WriteCorpus, *more: str) -> Path:
@@ -109,9 +108,9 @@ def long_corpus(write: WriteCorpus, *more: str) -> Path:
 def test_ray_gives_the_bytes_of_the_local_engine(
     cluster: str, plan: Plan, tmp_path: Path, reference: dict[str, bytes]
 ) -> None:
-    run_on(RayEngine(cluster, 2), plan, tmp_path / "ray", tmp_path / "pids")
+    run_on(RayEngine(cluster, 2), plan, tmp_path / "ray", tmp_path / "pids", together=2)
     assert published(tmp_path / "ray") == reference
-    assert len(list((tmp_path / "pids").iterdir())) == 2, "two workers"
+    assert len(list((tmp_path / "pids").iterdir())) == 2
     run_on(RayEngine(cluster), plan, tmp_path / "ray", tmp_path / "none")
     assert not list((tmp_path / "none").iterdir()), "nothing was left to do"
 
@@ -166,19 +165,20 @@ def driver(out):
     if not child:
         code = 1
         try:
-            run_on(RayEngine(cluster, 2), plan, out, home / "pids", seconds=0.05)
+            run_on(RayEngine(cluster, 1), plan, out, home / "pids", seconds=0.1)
             code = 0
         finally:
             os._exit(code)
     return child
 
-began = time.monotonic()
 assert os.waitpid(driver(home / "whole"), 0)[1] == 0
-seconds = time.monotonic() - began
 chance = random.Random(5)
 for n in range(kills):
     child = driver(home / f"killed-{n:02d}")
-    time.sleep(chance.uniform(0.1, 1.0) * seconds)
+    loaded = len(list((home / "pids").iterdir()))
+    while n % 4 and len(list((home / "pids").iterdir())) == loaded:
+        time.sleep(0.01)  # most of them while shards are done
+    time.sleep(chance.uniform(0.0, 0.5))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 """
@@ -318,3 +318,18 @@ def test_the_command_gives_the_bytes_of_the_local_one(
     assert outs["ray"] == outs["local"]
     assert len(outs["ray"]) == 6 * 4 + 1
     shutil.rmtree(tmp_path / "ray")
+
+
+def test_the_benchmark_of_engines(tmp_path: Path) -> None:
+    pair, out = tiny_pair(tmp_path), tmp_path / "bench.json"
+    done = subprocess.run(
+        [sys.executable, "-m", "precompute", "bench", "engines", "--nla", str(pair), "--prompts",
+         "5", "--device", "cpu", "--dtype", "float32", "--json", str(out)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    counts = {engine["readings"] for engine in found["engines"].values()}
+    assert len(counts) == 1, "all did the same"
+    assert found["engines"].keys() >= {"local", "ray"}
+    assert found["within_targets"] == (found["ray_overhead"] <= found["ray_overhead_target"])
