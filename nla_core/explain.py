@@ -18,6 +18,7 @@ from torch import Tensor
 
 from nla_core import metrics
 from nla_core.errors import Cancelled, NLAError
+from nla_core.memory import fitting, free, is_out_of_memory, smaller
 from nla_core.nla.checkpoints import Progress
 from nla_core.nla.layout import Piece, Prompt, as_said, prompt_ids, with_answer
 from nla_core.nla.pair import LoadedPair, Pair, find_pair, load_pair
@@ -99,6 +100,7 @@ class Explainer:
 
     def __init__(self, loaded: LoadedPair) -> None:
         self.loaded = loaded
+        self._most: dict[str, int] = {}  # prompts and readings at a time, where memory was short
 
     @classmethod
     def load(
@@ -128,9 +130,38 @@ class Explainer:
     ) -> list[Transcript | NLAError]:
         """Let the target answer each prompt and trace the whole; 0 new tokens: read as it stands.
 
-        A prompt that cannot be processed gives its NLAError in its place; the others go on.
-        Raises Cancelled between the tokens of the answers.
+        A prompt that cannot be processed gives its NLAError in its place; the others go on, fewer
+        at a time where memory is short. Raises Cancelled between the tokens of the answers.
         """
+        made: list[Transcript | NLAError] = []
+        while len(made) < len(prompts):
+            begin = len(made)
+
+            def some(n: int, begin: int = begin) -> list[Transcript | NLAError]:
+                return self._transcribe(
+                    prompts[begin : begin + n],
+                    seeds=seeds[begin : begin + n],
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    cancelled=cancelled,
+                )
+
+            most = min(self._most.get("prompts", len(prompts)), len(prompts) - begin)
+            part, fits = fitting(some, most)
+            if fits < most:
+                self._most["prompts"] = fits
+            made += part
+        return made
+
+    def _transcribe(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int,
+        temperature: float,
+        cancelled: Callable[[], bool],
+    ) -> list[Transcript | NLAError]:
         results: dict[int, Transcript | NLAError] = {}
         rendered: dict[int, tuple[list[int], list[Piece]]] = {}
         for i, messages in enumerate(prompts):
@@ -186,8 +217,9 @@ class Explainer:
         """Explain positions of many transcripts in shared batches.
 
         Yields ``(index of the transcript, reading)`` as texts finish, a few at a time: each is
-        scored by the AR as soon as it is whole. Raises NLAError for a position out of range or an
-        unusable vector, Cancelled between decode steps; what was yielded stays valid.
+        scored by the AR as soon as it is whole. Where memory is short, it goes on with half as
+        many rows at a time, and what was made is kept. Raises NLAError for a position out of
+        range or an unusable vector, Cancelled between decode steps; what was yielded stays valid.
         """
         owners, wanted = [], []
         for i, places in enumerate(positions):
@@ -197,17 +229,28 @@ class Explainer:
                     own = derive_seed(seed, transcript.transcript_id, position, sample)
                     owners.append(i)
                     wanted.append(Wanted(transcript, position, sample, own))
-        made = self.explain_each(
-            wanted,
-            temperature=temperature,
-            max_new_tokens=max_new_tokens,
-            batch_size=batch_size,
-            cancelled=cancelled,
-        )
         on_progress(0, len(wanted))
-        for done, (index, reading) in enumerate(made, start=1):
-            on_progress(done, len(wanted))
-            yield owners[index], reading
+        left, size = list(range(len(wanted))), min(batch_size, self._most.get("rows", batch_size))
+        while left:
+            numbers, came = left, set[int]()
+            try:
+                for index, reading in self.explain_each(
+                    [wanted[i] for i in numbers],
+                    temperature=temperature,
+                    max_new_tokens=max_new_tokens,
+                    batch_size=size,
+                    cancelled=cancelled,
+                ):
+                    came.add(numbers[index])
+                    on_progress(len(wanted) - len(numbers) + len(came), len(wanted))
+                    yield owners[numbers[index]], reading
+            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                size = self._most["rows"] = smaller(size, error)
+            left = [number for number in numbers if number not in came]
+            if left:
+                free()
 
     def explain_each(
         self,

@@ -35,6 +35,18 @@ def free() -> None:
         torch.cuda.empty_cache()
 
 
+def smaller(size: int, error: BaseException) -> int:
+    """Half of ``size``, said aloud. Raises NLAError where it is one already."""
+    if size == 1:
+        raise NLAError(
+            "The memory does not suffice for a single row",
+            why=str(error).split(". ")[0] or type(error).__name__,
+            fix="Use a smaller model, fewer tokens, or --device cpu",
+        ) from error
+    LOG.warning("out of memory: going on with %d rows at a time", size // 2)
+    return size // 2
+
+
 def fitting(work: Callable[[int], Result], size: int) -> tuple[Result, int]:
     """``work(size)``, with ``size`` halved until it fits; the result and the size that did.
 
@@ -47,13 +59,5 @@ def fitting(work: Callable[[int], Result], size: int) -> tuple[Result, int]:
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            if size == 1:
-                raise NLAError(
-                    "The memory does not suffice for a single row",
-                    why=str(error).split(". ")[0] or type(error).__name__,
-                    fix="Use a smaller model, fewer tokens, or --device cpu",
-                ) from error
-        # Outside the handler: its traceback holds the tensors that are to be freed.
-        size //= 2
-        LOG.warning("out of memory: going on with %d rows at a time", size)
-        free()
+            size = smaller(size, error)
+        free()  # outside the handler: its traceback holds the tensors that are to be freed

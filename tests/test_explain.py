@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from nla_core.errors import Cancelled, NLAError
 from nla_core.explain import Explainer, Transcript
@@ -133,3 +134,56 @@ def test_one_bad_prompt_does_not_cost_the_others(explainer: Explainer) -> None:
 def test_position_out_of_range(explainer: Explainer, transcripts: list[Transcript]) -> None:
     with pytest.raises(NLAError, match="Position 9999"):
         list(explainer.explain(transcripts[:1], [[9999]]))
+
+
+def test_short_memory_halves_the_batch_and_loses_no_reading(
+    explainer: Explainer, transcripts: list[Transcript], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    positions = [explainer.content_positions(t)[:7] for t in transcripts]
+    expected = {
+        (i, r.position): r.explanation
+        for i, r in explainer.explain(transcripts, positions, max_new_tokens=8, batch_size=8)
+    }
+    honest, tried = explainer.loaded.verbalizer._prefill, []
+
+    def prefill(rows, scaled):
+        tried.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return honest(rows, scaled)
+
+    monkeypatch.setattr(explainer.loaded.verbalizer, "_prefill", prefill)
+    again = Explainer(explainer.loaded)
+    found = list(again.explain(transcripts, positions, max_new_tokens=8, batch_size=8))
+    assert {(i, r.position): r.explanation for i, r in found} == expected
+    assert len(found) == len(expected)
+    assert tried[:3] == [8, 4, 2]
+    tried.clear()
+    list(again.explain(transcripts, positions, max_new_tokens=8, batch_size=8))
+    assert max(tried) == 2, "what did not fit once is not tried again"
+
+
+def test_short_memory_halves_the_prompts(
+    explainer: Explainer, transcripts: list[Transcript], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = explainer.loaded.target.answer
+
+    def answer(prompts, **options):
+        if len(prompts) > 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return honest(prompts, **options)
+
+    monkeypatch.setattr(explainer.loaded.target, "answer", answer)
+    made = _transcribe(Explainer(explainer.loaded), [PROMPT, OTHER])
+    assert [t.transcript_id for t in made] == [t.transcript_id for t in transcripts]
+
+
+def test_a_single_row_that_does_not_fit_is_refused(
+    explainer: Explainer, transcripts: list[Transcript], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prefill(rows, scaled):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(explainer.loaded.verbalizer, "_prefill", prefill)
+    with pytest.raises(NLAError, match="single row"):
+        list(Explainer(explainer.loaded).explain(transcripts[:1], [[3, 4]], batch_size=4))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nla_core.errors import NLAError
 from nla_core.nla.families import parts_of
+from nla_core.nla.lengths import by_length, tokens_at_once
 from nla_core.nla.sidecar import Sidecar
 from nla_core.nla.templates import fill
 
@@ -29,7 +30,17 @@ def encode_texts(
 
     Tokenised with special tokens: families with a BOS lose half their FVE without it.
     """
-    rows = tokenizer([fill(template, {"explanation": text}) for text in explanations])["input_ids"]
+    return pad_right(tokenizer, token_rows(tokenizer, template, explanations))
+
+
+def token_rows(tokenizer: Any, template: str, explanations: Sequence[str]) -> list[list[int]]:
+    """Token ids of each filled template."""
+    filled = [fill(template, {"explanation": text}) for text in explanations]
+    return list(tokenizer(filled)["input_ids"]) if filled else []
+
+
+def pad_right(tokenizer: Any, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids ``[n, T]`` and the index of each row's last token ``[n]``."""
     ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
     for row, tokens in enumerate(rows):
         ids[row, : len(tokens)] = torch.tensor(tokens)
@@ -58,23 +69,21 @@ class Reconstructor:
         self._check_suffix()
 
     @torch.inference_mode()
-    def reconstruct(self, explanations: Sequence[str], *, batch_size: int = 64) -> Tensor:
+    def reconstruct(self, explanations: Sequence[str], *, batch_size: int = 256) -> Tensor:
         """``[n, d_model]`` float32 on the CPU; only directions are meaningful.
 
-        Texts are batched by length; a text's vector does not depend on its batch.
+        Texts are batched by length, at most ``batch_size`` at a time and fewer where the device
+        likes fewer tokens; a text's vector does not depend on its batch.
         """
-        order = sorted(range(len(explanations)), key=lambda i: len(explanations[i]))
-        result: dict[int, Tensor] = {}
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            ids, last = encode_texts(
-                self.tokenizer, self.template, [explanations[i] for i in batch]
-            )
-            vectors = read_last(self.model, self.head, ids, last).cpu()
-            result.update(zip(batch, vectors, strict=True))
-        if not result:
-            return torch.empty(0, self.sidecar.d_model)
-        return torch.stack([result[i] for i in range(len(explanations))])
+        rows = token_rows(self.tokenizer, self.template, explanations)
+        rebuilt = torch.empty(len(rows), self.sidecar.d_model)
+        budget = tokens_at_once(parts_of(self.model).device)
+        for alike in by_length([len(row) for row in rows], budget):
+            for start in range(0, len(alike), batch_size):
+                batch = alike[start : start + batch_size]
+                ids, last = pad_right(self.tokenizer, [rows[i] for i in batch])
+                rebuilt[batch] = read_last(self.model, self.head, ids, last).cpu()
+        return rebuilt
 
     def _check_suffix(self) -> None:
         expected = list(self.sidecar.ar_suffix_ids)

@@ -21,6 +21,7 @@ from nla_core.nla.attention import use_grouped_attention
 from nla_core.nla.batch import Prompted
 from nla_core.nla.decoding import decode, once
 from nla_core.nla.families import parts_of
+from nla_core.nla.lengths import by_length, tokens_at_once
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Target:
         sequences: Sequence[Sequence[int]],
         *,
         top_k: int = 5,
-        batch_tokens: int = 4096,
+        batch_tokens: int | None = None,
         predict_at: Sequence[Sequence[int]] | None = None,
     ) -> list[Trace]:
         """Run the target over token sequences; batches of similar length, results in order.
@@ -87,13 +88,10 @@ class Target:
                 raise NLAError(
                     "Cannot trace an empty text", why="It has no tokens", fix="Give it some text"
                 )
-        order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
         traces: dict[int, Trace] = {}
-        while order:
-            batch = [order.pop()]
+        budget = batch_tokens or tokens_at_once(self.device)
+        for batch in by_length([len(ids) for ids in sequences], budget):
             width = len(sequences[batch[0]])
-            while order and (len(batch) + 1) * width <= batch_tokens:
-                batch.append(order.pop())
             traces.update(self._trace_batch(sequences, batch, width, top_k, predict_at))
         return [traces[i] for i in range(len(sequences))]
 
@@ -127,16 +125,17 @@ class Target:
             asked = (
                 torch.arange(length) if predict_at is None else torch.tensor(predict_at[i]).long()
             )
-            # One row at a time: [T, vocab] in float32 is the largest tensor here.
+            # One row at a time, and no second [T, vocab]: it is the largest tensor here.
             logits = self.parts.logits(last[row, :length][asked]).float()
-            logprobs = torch.log_softmax(logits, -1)
-            top = logprobs.topk(min(top_k, logits.shape[-1]), dim=-1)
+            total = logits.logsumexp(-1, keepdim=True)
+            top = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
             surprisal = torch.full((length,), float("nan"), device=self.device)
             if predict_at is None:
-                surprisal[1:] = -logprobs[:-1].gather(1, ids[row, 1:length, None])[:, 0]
+                came = logits[:-1].gather(1, ids[row, 1:length, None])
+                surprisal[1:] = (total[:-1] - came)[:, 0]
             top_ids = ids.new_zeros(length, top.indices.shape[1])
-            top_probs = logprobs.new_zeros(length, top.indices.shape[1])
-            top_ids[asked], top_probs[asked] = top.indices, top.values.exp()
+            top_probs = logits.new_zeros(length, top.indices.shape[1])
+            top_ids[asked], top_probs[asked] = top.indices, (top.values - total).exp()
             result[i] = Trace(
                 caught[0][row, :length].float().cpu(),
                 surprisal.cpu(),
