@@ -9,7 +9,6 @@ one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import streamlit as st
 
@@ -122,7 +121,7 @@ def ask(jobs: JobRunner, dataset: Dataset) -> None:
 
     def start(asked: RunRequest) -> None:
         try:
-            made = jobs.submit(named(asked), gate.visitor())
+            made = jobs.submit(asked, gate.visitor())
         except NLAError as error:
             st.session_state["_nla_run_problem"] = error
             return
@@ -139,14 +138,6 @@ def ask(jobs: JobRunner, dataset: Dataset) -> None:
         on_click=start,
         args=(request,),
     )
-
-
-def named(request: RunRequest) -> RunRequest:
-    """With a name: that of its first prompt where none was given."""
-    if request.name:
-        return request
-    more = len(request.prompts) - 1
-    return replace(request, name=request.prompts[0].label + (f" and {more} more" if more else ""))
 
 
 def page() -> None:

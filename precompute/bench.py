@@ -17,7 +17,8 @@ HELP = (
     "the app and time its answers. run: how long a visitor waits for the first and for all "
     "readings of one prompt, models loaded. engines: Ray beside the local engine, and two workers "
     "beside one. train: time each stage of training beside the best "
-    "matrix product of this machine."
+    "matrix product of this machine. publish: memory and time of publishing and opening datasets of "
+    "growing size."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
   python -m precompute bench search --rows 1000000
@@ -33,6 +34,7 @@ WHAT = {
     "run": "precompute.benches.run",
     "engines": "precompute.benches.engines",
     "train": "precompute.benches.train",
+    "publish": "precompute.benches.publish",
 }
 
 
@@ -66,13 +68,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     app.add_argument(
         "--pause", type=float, default=2.0, help="seconds between two acts, on average"
     )
+    publish = parser.add_argument_group("publish")
+    publish.add_argument("--sizes", type=int, nargs="+", help="readings (10^4, 10^5, 10^6)")
     train = parser.add_argument_group("train")
     train.add_argument("--batch-size", type=int, default=8, help="examples a step (8)")
     train.add_argument("--repeats", type=int, default=3, help="runs of a stage, the fastest counts")
     train.add_argument(
         "--threads", type=int, nargs="+", help="numbers of threads to compare (1, and all cores)"
     )
-    both = parser.add_argument_group("search, app and train")
+    both = parser.add_argument_group("search, app, train and publish")
     both.add_argument(
         "--dataset",
         type=Path,

@@ -37,7 +37,7 @@ CHROMIUM_ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"
 
 PHRASE = "/?m=phrase&ph=astronomer&t=9c6d383ba891&p=30"
 SEARCH = "/search?q=a+planet+or+the+night+sky"
-STEER = "/steer?preset=robot"
+STEER = "/steer"
 RUN = "/run"
 PROMPT = "Why do cats purr when they are happy?"
 
@@ -65,6 +65,7 @@ DRAWN = {
     "/browse": ".card",
     "/search": ".cards mark, .card",
     "/run": ".chip.locked",
+    "/steer": ".card",
 }
 
 

@@ -9,7 +9,7 @@ and the manifest says where that was.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -183,6 +183,13 @@ class RunRequest:
         ):
             if len(text) > limit:
                 raise _bad(field, f"{len(text)} characters", f"up to {limit}")
+
+    def named(self) -> RunRequest:
+        """With a name: that of its first prompt where none was given."""
+        if self.name:
+            return self
+        more = len(self.prompts) - 1
+        return replace(self, name=self.prompts[0].label + (f" and {more} more" if more else ""))
 
     def run_id(self, pair: Mapping[str, Any]) -> str:
         """The run's name, which follows from what decides its readings.

@@ -138,7 +138,7 @@ class JobRunner:
                 return Submitted(run_id, self._take_up(run, visitor))
             n_stored = sum(1 for _ in library.folders(self.home))
             check_queue(visitor, self._desk.open_runs(), n_stored, self.limits)
-            run = Run(run_id, request, pair.describe(), [visitor], time.time(), lengths)
+            run = Run(run_id, request.named(), pair.describe(), [visitor], time.time(), lengths)
             run.untranscribed.extend(range(len(request.prompts)))
             self._desk.folder(run_id).create()
             self._desk.record(run)
