@@ -17,7 +17,7 @@ HELP = (
     "the app and time its answers. run: how long a visitor waits for the first and for all "
     "readings of one prompt, models loaded. engines: Ray beside the local engine, and two workers "
     "beside one. train: time each stage of training beside the best "
-    "matrix product of this machine. publish: memory and time of publishing and opening datasets of "
+    "matrix product of this machine. publish: memory and time of publishing datasets of "
     "growing size."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
