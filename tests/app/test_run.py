@@ -61,9 +61,22 @@ def ask(open_app: Open, text: str = "the quick brown fox") -> AppTest:
 
 def test_without_a_prompt_there_is_nothing_to_start(jobs: JobRunner, open_app: Open) -> None:
     app = open_app(page=RUN)
-    assert not app.exception
-    assert app.button(key="start_run").disabled
     assert "No runs yet" in html(app)
+    app.button(key="start_run").click().run()
+    assert not app.exception
+    assert "nothing to read yet" in html(app)
+    assert not jobs.queue()
+
+
+def test_a_press_takes_what_was_typed_last_with_it(jobs: JobRunner, open_app: Open) -> None:
+    app = open_app(page=RUN)
+    app.selectbox(key="run_pair").select("pair")
+    app.number_input(key="run_new").set_value(2)
+    app.text_area[0].input("the quick brown fox").run()
+    app.text_area[0].input("the lazy dog")  # the browser sends it with the press
+    app.button(key="start_run").click().run()
+    (prompt,) = jobs.request(run_id_of(app)).prompts
+    assert prompt.messages[-1]["content"] == "the lazy dog"
 
 
 def test_a_prompt_is_read_and_shown_token_by_token(jobs: JobRunner, open_app: Open) -> None:
@@ -139,7 +152,8 @@ def test_what_does_not_fit_is_said_before_anything_is_queued(
     app.selectbox(key="run_pair").select("pair")
     app.text_area[0].input("fox " * 1500).run()
     assert "limit prompt_tokens" in html(app)
-    assert app.button(key="start_run").disabled
+    app.button(key="start_run").click().run()
+    assert "limit prompt_tokens" in html(app)
     assert not jobs.queue()
 
 
