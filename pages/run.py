@@ -66,6 +66,7 @@ def back_to_editor(request: RunRequest, may_run: bool) -> None:
         elif not composer.holds_run(parse_run(st.query_params).view.run):
             origin = f"the run “{request.name}”"
             composer.begin_with(composer.Draft.of(prompt.messages, origin))
+        run_settings.begin_with(request)
         st.query_params.clear()
 
     with st.container(horizontal=True, gap="small", key="run_top"):

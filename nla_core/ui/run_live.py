@@ -21,7 +21,7 @@ from nla_core.runs.live import LivePrompt, folded
 from nla_core.runs.state import OPEN_STATES, Failure, RunState, Snapshot
 from nla_core.ui import measures, notices, shell, token_panel, transcripts
 from nla_core.ui.html import draw, fill, hint, join
-from nla_core.ui.run_settings import duration
+from nla_core.ui.run_settings import duration, in_words
 from nla_core.ui.token_strip import Drawing, Late, token_strip
 from nla_core.ui.transcript_view import TranscriptView
 
@@ -57,7 +57,7 @@ def heading(request: RunRequest, run_id: str) -> None:
     draw(
         '<div class="nla-head"><h1>{name}</h1><div class="facts">{facts}</div></div>',
         name=request.name or run_id,
-        facts=f"{request.pair} · {len(request.prompts)} prompt{many}",
+        facts=f"{request.pair} · {len(request.prompts)} prompt{many} · {in_words(request)}",
     )
     if request.note:
         draw('<div class="nla-note"><p>{note}</p></div>', note=request.note)

@@ -114,6 +114,9 @@ def test_an_edit_after_a_run_is_a_branch(jobs: JobRunner, open_app: Open) -> Non
     app.run()
     app.button(key="change_prompt").click().run()
     assert app.text_area[0].value == "the quick brown fox"
+    assert app.number_input(key="run_new").value == 2  # as it was asked, but for the edit
+    assert app.number_input(key="run_longest").value == 4
+    assert app.selectbox(key="run_pair").value == "pair"
     app.text_area[0].input("the slow brown fox").run()
     assert not app.exception
     assert len(app.pills(key="branch").options) == 2
