@@ -36,7 +36,7 @@ def go(change: Callable[[RunView], RunView]) -> None:
 def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
     """One run: looked at once a second until there is nothing to wait for."""
     visitor = gate.visitor() if may_run else None
-    waits = run_live.moving(jobs.snapshot(run_id))
+    waits = run_live.awaited(jobs.snapshot(run_id))
     request = jobs.request(run_id)
     back_to_editor(request, may_run)
 
@@ -44,7 +44,7 @@ def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
     @shell.guarded
     def look() -> None:
         snapshot = jobs.snapshot(run_id)
-        if waits != run_live.moving(snapshot):
+        if waits != run_live.awaited(snapshot):
             st.rerun()  # from now on it is looked at, or need not be
         view = parse_run(st.query_params).view
         run_live.heading(jobs.request(run_id), run_id)

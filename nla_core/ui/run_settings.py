@@ -93,7 +93,7 @@ def settings(runner: JobRunner, prompts: Sequence[RunPrompt]) -> RunRequest | No
     if not prompts:
         return None
     if which is Which.LIST and not at:
-        hint("Drag over the tokens above to mark those to be read.")
+        hint("Drag over the tokens above to mark those to be read, or hold Shift and press arrows.")
         return None
     request = RunRequest(
         pair=pair,
@@ -183,7 +183,8 @@ def _marked(runner: JobRunner, pair: str, prompts: Sequence[RunPrompt]) -> tuple
         key="prompt_strip",
     )
     if at:
-        hint(f"{len(at)} tokens are marked: {at[0]} to {at[-1]}.")
+        many = f"{len(at)} tokens are marked: {at[0]} to {at[-1]}."
+        hint(many if len(at) > 1 else f"Token {at[0]} is marked.")
     return at
 
 
@@ -204,14 +205,14 @@ def in_words(request: RunRequest) -> str:
     """The settings of a run in one line."""
     where, new = request.positions, request.target.max_tokens
     which = {
-        Which.LAST: f"the last {where.n} tokens",
-        Which.EVERY: f"one token of every {where.n}",
-        Which.LIST: f"{len(where.at)} marked tokens",
+        Which.LAST: f"the last {where.n} tokens" if where.n > 1 else "the last token",
+        Which.EVERY: f"one token of {where.n}",
+        Which.LIST: f"{len(where.at)} marked token" + "s" * (len(where.at) > 1),
     }.get(where.which, WHICH[where.which].lower())
     own = request.verbalizer.temperature
-    samples = f"{request.samples} samples a token at {own:g}" if request.samples > 1 else ""
-    single = f"temperature {own:g}" if own else "greedy"
-    return f"{which} · up to {new} new tokens · {samples or single}"
+    samples = f"{request.samples} samples a token, " if request.samples > 1 else ""
+    heat = f"verbalizer at temperature {own:g}" if own else "greedy"
+    return f"{which} · at most {new} new · {samples}{heat}"
 
 
 def told(estimate: Estimate) -> str:
