@@ -52,6 +52,10 @@ def conversations(path: Path) -> Iterator[Conversation]:
         for number, line in enumerate(data.split(b"\n"), start=1):
             if line.strip():
                 yield from _chats(path, f"{path} line {number}", _json(path, number, line))
+    except RecursionError:
+        raise NLAError(
+            f"{path} is no conversation", why="brackets are nested too deeply", fix="Leave it out"
+        ) from None
     else:
         entries = whole if isinstance(whole, list) and not _is_message(whole) else [whole]
         for number, entry in enumerate(entries, start=1):

@@ -84,5 +84,5 @@ def text_of(value: Any, field: str, longest: int = MAX_LINE_BYTES) -> str:
 
 def shown(value: Any) -> str:
     """What was found, short enough for a sentence."""
-    text = json.dumps(value, ensure_ascii=True)
+    text = json.dumps(value, ensure_ascii=True, default=repr)  # a table holds more than JSON does
     return text if len(text) <= 60 else text[:57] + "..."

@@ -24,6 +24,7 @@ from nla_core.ui.html import draw, hint
 shell.ensure()
 
 POLL_SECONDS = 1.0
+_PRESSED = "_nla_start_run"
 
 
 def go(change: Callable[[RunView], RunView]) -> None:
@@ -34,7 +35,7 @@ def go(change: Callable[[RunView], RunView]) -> None:
 def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
     """One run: looked at once a second until there is nothing to wait for."""
     visitor = gate.visitor() if may_run else None
-    waits = run_live.moving(jobs.snapshot(run_id))
+    waits = run_live.awaited(jobs.snapshot(run_id))
     request = jobs.request(run_id)
     back_to_editor(request, may_run)
 
@@ -42,7 +43,7 @@ def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
     @shell.guarded
     def look() -> None:
         snapshot = jobs.snapshot(run_id)
-        if waits != run_live.moving(snapshot):
+        if waits != run_live.awaited(snapshot):
             st.rerun()  # from now on it is looked at, or need not be
         view = parse_run(st.query_params).view
         run_live.heading(jobs.request(run_id), run_id)
@@ -64,6 +65,7 @@ def back_to_editor(request: RunRequest, may_run: bool) -> None:
         elif not composer.holds_run(parse_run(st.query_params).view.run):
             origin = f"the run “{request.name}”"
             composer.begin_with(composer.Draft.of(prompt.messages, origin))
+        run_settings.begin_with(request)
         st.query_params.clear()
 
     with st.container(horizontal=True, gap="small", key="run_top"):
@@ -110,6 +112,7 @@ def editor(jobs: JobRunner, view: RunView, may_run: bool) -> None:
 
 def ask(jobs: JobRunner, dataset: Dataset) -> None:
     request: RunRequest | None = None
+    refused = False
     try:
         prompts = composer.compose(dataset, jobs.limits)
         request = run_settings.settings(jobs, prompts)
@@ -117,27 +120,36 @@ def ask(jobs: JobRunner, dataset: Dataset) -> None:
             hint(run_settings.told(jobs.estimate(request)))
     except NLAError as error:
         notices.problem(error)
-        request = None
+        request, refused = None, True
 
-    def start(asked: RunRequest) -> None:
-        try:
-            made = jobs.submit(asked, gate.visitor())
-        except NLAError as error:
-            st.session_state["_nla_run_problem"] = error
-            return
-        if len(asked.prompts) == 1 and asked.prompts[0].text is None:
-            composer.keep(composer.draft().was_run(made.run_id))
-        st.query_params.from_dict(RunView(run=made.run_id).params())
-
+    # A press takes the field that was typed in last with it. So it is only noted by the callback,
+    # which is of the page as it was before, and the button is never disabled.
     st.button(
         "Read",
         key="start_run",
         type="primary",
         icon=":material/play_arrow:",
-        disabled=request is None,
-        on_click=start,
-        args=(request,),
+        on_click=lambda: st.session_state.update({_PRESSED: True}),
     )
+    if not st.session_state.pop(_PRESSED, False):
+        return
+    if request is not None:
+        start(jobs, request)
+    elif not refused:
+        hint("There is nothing to read yet.")
+
+
+def start(jobs: JobRunner, asked: RunRequest) -> None:
+    """Queue it and go to its address."""
+    try:
+        made = jobs.submit(asked, gate.visitor())
+    except NLAError as error:
+        notices.problem(error)
+        return
+    if len(asked.prompts) == 1 and asked.prompts[0].text is None:
+        composer.keep(composer.draft().was_run(made.run_id))
+    st.query_params.from_dict(RunView(run=made.run_id).params())
+    st.rerun()
 
 
 def page() -> None:

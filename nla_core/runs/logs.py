@@ -11,7 +11,7 @@ import io
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from nla_core.conversations import conversations, normalised
@@ -32,17 +32,17 @@ def log_prompts(name: str, data: bytes, limits: Limits) -> Iterator[tuple[str, A
     if data.startswith(b"PK\x03\x04"):
         _check_zip(name, data, limits)
     with tempfile.TemporaryDirectory(prefix="nla-upload-") as folder:
-        path = Path(folder) / name
+        path = Path(folder) / f"upload{PurePath(name).suffix}"  # a name can be too long for a disk
         path.write_bytes(data)
         try:
             for where, _, title, raw in conversations(path):
-                told = where.replace(f"{folder}/", "")
-                yield told, lambda title=title, raw=raw: _prompt(title, raw)
+                yield (
+                    where.replace(str(path), name),
+                    lambda title=title, raw=raw: _prompt(title, raw),
+                )
         except NLAError as error:
-            hidden = f"{folder}/"
-            raise NLAError(
-                error.what.replace(hidden, ""), why=error.why.replace(hidden, ""), fix=error.fix
-            ) from None
+            what, why = (said.replace(str(path), name) for said in (error.what, error.why))
+            raise NLAError(what, why=why, fix=error.fix) from None
 
 
 def _prompt(title: str, raw: Any) -> RunPrompt:

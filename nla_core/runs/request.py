@@ -111,6 +111,8 @@ class RunPrompt:
                 text_of(self.text, "text", max(1, len(self.text)))
             else:
                 messages_of([dict(m) for m in self.messages], may_answer=True)
+            if self.title.strip():
+                text_of(self.title, "title")
         except ValueError as error:
             raise NLAError(
                 f"{self.where or 'The prompt'} cannot be used",

@@ -18,7 +18,7 @@ from nla_core.prompts import json_of, messages_of, shown, text_of
 from nla_core.runs.logs import log_prompts
 from nla_core.runs.request import RunPrompt
 from nla_core.runs.settings import Limits
-from nla_core.runs.tables import csv_rows, parquet_rows
+from nla_core.runs.tables import MAX_COLUMNS, csv_rows, parquet_rows
 from nla_core.store.files import sha256_json
 
 Split = Literal["file", "line", "paragraph"]
@@ -113,6 +113,9 @@ class _Reading:
                 )
         except ValueError as error:
             self.problem(f"{where}, {error}")
+            return
+        except NLAError as error:  # of the prompt as a whole, its title for one
+            self.problem(f"{where}, {error.why}")
             return
         key = sha256_json([prompt.text, list(prompt.messages)])
         if key in self.seen:
@@ -266,10 +269,18 @@ def _rows(
                 value = {"text": value}
             if not isinstance(value, dict):
                 raise ValueError(f"expected a JSON object or a text, found {shown(value)}")
+            text_of("".join(value), "names of the columns")
             rows.append((where, value))
         except ValueError as error:
             reading.problem(f"{where}, {error}")
-    return tuple(dict.fromkeys(key for _, row in rows for key in row)), iter(rows)
+    columns = tuple(dict.fromkeys(key for _, row in rows for key in row))
+    if len(columns) > MAX_COLUMNS:
+        raise NLAError(
+            f"{name} has too many columns",
+            why=f"its lines have {len(columns):,} names, and up to {MAX_COLUMNS} are read",
+            fix="Leave out columns that are not needed",
+        )
+    return columns, iter(rows)
 
 
 def _require_rows(name: str, found: int, limits: Limits) -> None:

@@ -21,7 +21,7 @@ from nla_core.runs.live import LivePrompt, folded
 from nla_core.runs.state import OPEN_STATES, Failure, RunState, Snapshot
 from nla_core.ui import measures, notices, shell, token_panel, transcripts
 from nla_core.ui.html import draw, fill, hint, join
-from nla_core.ui.run_settings import duration
+from nla_core.ui.run_settings import duration, in_words
 from nla_core.ui.token_strip import Drawing, Late, token_strip
 from nla_core.ui.transcript_view import TranscriptView
 
@@ -43,12 +43,19 @@ STATES: Final[dict[RunState, str]] = {
 SHOWN_FAILURES: Final = 20
 WAYS: Final[tuple[shell.PageName, ...]] = ("explore", "search", "compare")
 UNREAD: Final = "No reading yet."
+NEVER: Final = "This token was not read."
 MOST_PROMPTS: Final = 500
 
 
 def moving(snapshot: Snapshot) -> bool:
-    """Whether there is anything to wait for."""
+    """Whether it is being worked on."""
     return snapshot.state in OPEN_STATES or snapshot.state is RunState.PUBLISHING
+
+
+def awaited(snapshot: Snapshot) -> bool:
+    """Whether there is anything to wait for: what a run that was cut short had read is published,
+    too."""
+    return moving(snapshot) or (snapshot.done > 0 and snapshot.version is None)
 
 
 def heading(request: RunRequest, run_id: str) -> None:
@@ -57,7 +64,7 @@ def heading(request: RunRequest, run_id: str) -> None:
     draw(
         '<div class="nla-head"><h1>{name}</h1><div class="facts">{facts}</div></div>',
         name=request.name or run_id,
-        facts=f"{request.pair} · {len(request.prompts)} prompt{many}",
+        facts=f"{request.pair} · {len(request.prompts)} prompt{many} · {in_words(request)}",
     )
     if request.note:
         draw('<div class="nla-note"><p>{note}</p></div>', note=request.note)
@@ -126,7 +133,7 @@ def readings(
             token_panel.invitation()
             return
         if transcript.reading(position, view.sample) is None:
-            _on_its_way(transcript, live, position, go)
+            _on_its_way(snapshot, transcript, live, position, go)
             return
         token_panel.token_panel(
             transcript,
@@ -171,7 +178,7 @@ def _strip(
     late: list[Late] = []
     for chip in transcript.chips:
         at = (chip.position, 0)
-        reading = live.readings.get(at)
+        reading = transcript.reading(chip.position)  # of the first sample that has one
         if reading is not None:
             late.append((chip.position, reading.fve, reading.explanation, reading.flags, ""))
         elif at in live.texts or at in live.failures:
@@ -179,7 +186,7 @@ def _strip(
             late.append((chip.position, None, words, (), live.failures.get(at, "")))
     colour = measures.colouring(transcript, "fve", measures.along(transcript, "fve", {}))
     token_strip(
-        _tokens_only(snapshot.run_id, index, said),
+        _tokens_only(snapshot, index, said),
         colour=colour | {"id": f"live/{len(live.readings)}"},
         locked=position,
         span=None,
@@ -192,13 +199,16 @@ def _strip(
     )
 
 
-def _tokens_only(run_id: str, index: int, said: Said) -> Drawing:
-    """The same bytes at every look, so that they are sent once."""
-    strip_id = f"{run_id}/{index}/{said.transcript_id}"
-    return Drawing.of(transcripts.live_view(said, "", ()), strip_id=strip_id, unread=UNREAD)
+def _tokens_only(snapshot: Snapshot, index: int, said: Said) -> Drawing:
+    """The same bytes at every look while it is read, so that they are sent once."""
+    strip_id = f"{snapshot.run_id}/{index}/{said.transcript_id}"
+    unread = UNREAD if moving(snapshot) else NEVER
+    return Drawing.of(transcripts.live_view(said, "", ()), strip_id=strip_id, unread=unread)
 
 
-def _on_its_way(transcript: TranscriptView, live: LivePrompt, position: int, go: Go) -> None:
+def _on_its_way(
+    snapshot: Snapshot, transcript: TranscriptView, live: LivePrompt, position: int, go: Go
+) -> None:
     token_panel.token_line(
         transcript,
         transcript.tokens[position],
@@ -212,7 +222,7 @@ def _on_its_way(transcript: TranscriptView, live: LivePrompt, position: int, go:
     elif at in live.failures:
         draw('<p class="nla-empty">No reading: {why}</p>', why=live.failures[at])
     else:
-        draw('<p class="nla-empty">There is no reading of this token yet.</p>')
+        draw('<p class="nla-empty">{why}</p>', why=UNREAD if moving(snapshot) else NEVER)
 
 
 def _pair(runner: JobRunner, request: RunRequest) -> dict[str, Any]:

@@ -8,6 +8,7 @@ strip that readings are shown in, so that what is marked is what is read.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import streamlit as st
@@ -31,6 +32,16 @@ WHICH: Final[dict[Which, str]] = {
     Which.LIST: "Marked tokens",
 }
 MARKED: Final = "_nla_marked"
+HOTTEST: Final = 2.0
+_LAST: Final = "_nla_last_request"
+
+
+def begin_with(request: RunRequest) -> None:
+    """The controls as this request has them, when they are drawn next.
+
+    What is not drawn forgets, and an edited prompt must differ from the first one in nothing else.
+    """
+    st.session_state[_LAST] = replace(request, prompts=request.prompts[:1])
 
 
 def settings(runner: JobRunner, prompts: Sequence[RunPrompt]) -> RunRequest | None:
@@ -45,10 +56,13 @@ def settings(runner: JobRunner, prompts: Sequence[RunPrompt]) -> RunRequest | No
             why="data/nla is empty and NLA_PAIRS names no folder",
             fix="Put a pair under data/nla, or name its folder in NLA_PAIRS",
         )
+    last: RunRequest | None = st.session_state.get(_LAST)
+    begun = Positions() if last is None else last.positions
     with st.container(horizontal=True, gap="small", key="run_main_settings"):
         pair = st.selectbox(
             "Pair",
             names,
+            index=names.index(last.pair) if last is not None and last.pair in names else 0,
             key="run_pair",
             help="Those under data/nla, and those that NLA_PAIRS names. "
             f"Runs on {' and '.join(runner.settings.device_names)}.",
@@ -56,61 +70,83 @@ def settings(runner: JobRunner, prompts: Sequence[RunPrompt]) -> RunRequest | No
         which = st.selectbox(
             "Tokens to read",
             list(WHICH),
+            index=list(WHICH).index(begun.which),
             key="run_which",
             format_func=lambda value: WHICH[value],
         )
         n = 0
         if which in (Which.LAST, Which.EVERY):
             words = "How many" if which is Which.LAST else "k"
-            n = st.number_input(words, 1, 10_000, 8 if which is Which.LAST else 4, key="run_n")
+            usual = begun.n if which is begun.which else 8 if which is Which.LAST else 4
+            n = st.number_input(words, 1, 10_000, min(usual, 10_000), key=f"run_n_{which}")
         new = st.number_input(
             "New tokens",
             0,
             runner.limits.new_tokens,
-            min(32, runner.limits.new_tokens),
+            min(32 if last is None else last.target.max_tokens, runner.limits.new_tokens),
             key="run_new",
             help="Longest answer of the model; with 0 the prompt is read as it stands.",
         )
     at = _marked(runner, pair, prompts) if which is Which.LIST else ()
     with st.expander("Sampling", key="run_sampling"):
-        target, verbalizer, samples = _sampling(runner, new)
+        target, verbalizer, samples = _sampling(runner, new, last)
     if not prompts:
         return None
     if which is Which.LIST and not at:
-        hint("Drag over the tokens above to mark those to be read.")
+        hint("Drag over the tokens above to mark those to be read, or hold Shift and press arrows.")
         return None
-    return RunRequest(
+    request = RunRequest(
         pair=pair,
         prompts=tuple(prompts),
         positions=Positions(which, n, at),
         samples=samples,
         target=target,
         verbalizer=verbalizer,
-        name=st.session_state.get("run_name", "").strip(),
     )
+    begin_with(request)
+    return request
 
 
-def _sampling(runner: JobRunner, new: int) -> tuple[Sampling, Sampling, int]:
+def _sampling(
+    runner: JobRunner, new: int, last: RunRequest | None
+) -> tuple[Sampling, Sampling, int]:
     limits = runner.limits
+    model = Sampling(new) if last is None else last.target
+    begun = Sampling(56) if last is None else last.verbalizer
+    most = 1 if last is None else last.samples
     with st.container(horizontal=True, gap="small", key="target_settings"):
         temperature = st.number_input(
-            "Temperature of the model", 0.0, 2.0, 0.0, 0.1, key="run_target_temperature"
+            "Temperature of the model",
+            0.0,
+            HOTTEST,
+            min(model.temperature, HOTTEST),
+            0.1,
+            key="run_target_temperature",
         )
-        seed = st.number_input("Seed of the model", 0, 2**31 - 1, 0, key="run_target_seed")
+        seed = st.number_input("Seed of the model", 0, 2**31 - 1, model.seed, key="run_target_seed")
     with st.container(horizontal=True, gap="small", key="verbalizer_settings"):
-        samples = st.number_input("Samples a token", 1, limits.samples, 1, key="run_samples")
+        samples = st.number_input(
+            "Samples a token", 1, limits.samples, min(most, limits.samples), key="run_samples"
+        )
+        usual = begun.temperature if (samples > 1) == (most > 1) else 0.7 if samples > 1 else 0.0
         own = st.number_input(
             "Temperature of the verbalizer",
             0.0,
-            2.0,
-            0.7 if samples > 1 else 0.0,
+            HOTTEST,
+            min(usual, HOTTEST),
             0.1,
             key=f"run_verbalizer_temperature_{samples > 1}",
             help="0 is greedy: the one text it finds most likely.",
         )
-        own_seed = st.number_input("Seed of the verbalizer", 0, 2**31 - 1, 0, key="run_seed")
+        own_seed = st.number_input(
+            "Seed of the verbalizer", 0, 2**31 - 1, begun.seed, key="run_seed"
+        )
         longest = st.number_input(
-            "Longest explanation, tokens", 1, limits.explanation_tokens, 56, key="run_longest"
+            "Longest explanation, tokens",
+            1,
+            limits.explanation_tokens,
+            min(begun.max_tokens, limits.explanation_tokens),
+            key="run_longest",
         )
     return Sampling(new, temperature, seed), Sampling(longest, own, own_seed), samples
 
@@ -147,7 +183,8 @@ def _marked(runner: JobRunner, pair: str, prompts: Sequence[RunPrompt]) -> tuple
         key="prompt_strip",
     )
     if at:
-        hint(f"{len(at)} tokens are marked: {at[0]} to {at[-1]}.")
+        many = f"{len(at)} tokens are marked: {at[0]} to {at[-1]}."
+        hint(many if len(at) > 1 else f"Token {at[0]} is marked.")
     return at
 
 
@@ -162,6 +199,20 @@ _PLAIN: Final = {
     "hits": [],
     "hitWords": "",
 }
+
+
+def in_words(request: RunRequest) -> str:
+    """The settings of a run in one line."""
+    where, new = request.positions, request.target.max_tokens
+    which = {
+        Which.LAST: f"the last {where.n} tokens" if where.n > 1 else "the last token",
+        Which.EVERY: f"one token of {where.n}",
+        Which.LIST: f"{len(where.at)} marked token" + "s" * (len(where.at) > 1),
+    }.get(where.which, WHICH[where.which].lower())
+    own = request.verbalizer.temperature
+    samples = f"{request.samples} samples a token, " if request.samples > 1 else ""
+    heat = f"verbalizer at temperature {own:g}" if own else "greedy"
+    return f"{which} · at most {new} new · {samples}{heat}"
 
 
 def told(estimate: Estimate) -> str:

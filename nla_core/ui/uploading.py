@@ -55,13 +55,13 @@ def upload(limits: Limits) -> tuple[RunPrompt, ...]:
             format_func=lambda name: SPLITS[name],
         )
     found = read_upload(file.name, data, limits, split=split)
-    mapping = _mapping(found)
+    mapping = _mapping(found, file.file_id)
     if mapping != found.mapping:
         found = read_upload(file.name, data, limits, split=split, mapping=mapping)
     return _preview(found)
 
 
-def _mapping(found: Upload) -> Columns:
+def _mapping(found: Upload, file_id: str) -> Columns:
     if not found.columns:
         return found.mapping
     guess = found.mapping
@@ -79,7 +79,7 @@ def _mapping(found: Upload) -> Columns:
                 words,
                 options,
                 index=options.index(at) if at in options else 0,
-                key=f"upload_{field}",
+                key=f"upload_{field}_{file_id}",  # what was chosen for one file is not for the next
             )
             chosen[field] = None if value == _NONE else value
     if not (chosen["text"] or chosen["messages"]):

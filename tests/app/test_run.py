@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from streamlit.testing.v1 import AppTest
 from nla_core import opened
 from nla_core.opened import Kept
 from nla_core.run_view import RunView, parse_run
+from nla_core.runs.request import Which
 from nla_core.runs.runner import JobRunner
+from nla_core.runs.state import RunState
+from nla_core.ui import run_live
 from tests.app.test_explore import component, html
 from tests.tiny import tiny_pair
 
@@ -61,9 +65,22 @@ def ask(open_app: Open, text: str = "the quick brown fox") -> AppTest:
 
 def test_without_a_prompt_there_is_nothing_to_start(jobs: JobRunner, open_app: Open) -> None:
     app = open_app(page=RUN)
-    assert not app.exception
-    assert app.button(key="start_run").disabled
     assert "No runs yet" in html(app)
+    app.button(key="start_run").click().run()
+    assert not app.exception
+    assert "nothing to read yet" in html(app)
+    assert not jobs.queue()
+
+
+def test_a_press_takes_what_was_typed_last_with_it(jobs: JobRunner, open_app: Open) -> None:
+    app = open_app(page=RUN)
+    app.selectbox(key="run_pair").select("pair")
+    app.number_input(key="run_new").set_value(2)
+    app.text_area[0].input("the quick brown fox").run()
+    app.text_area[0].input("the lazy dog")  # the browser sends it with the press
+    app.button(key="start_run").click().run()
+    (prompt,) = jobs.request(run_id_of(app)).prompts
+    assert prompt.messages[-1]["content"] == "the lazy dog"
 
 
 def test_a_prompt_is_read_and_shown_token_by_token(jobs: JobRunner, open_app: Open) -> None:
@@ -101,6 +118,9 @@ def test_an_edit_after_a_run_is_a_branch(jobs: JobRunner, open_app: Open) -> Non
     app.run()
     app.button(key="change_prompt").click().run()
     assert app.text_area[0].value == "the quick brown fox"
+    assert app.number_input(key="run_new").value == 2  # as it was asked, but for the edit
+    assert app.number_input(key="run_longest").value == 4
+    assert app.selectbox(key="run_pair").value == "pair"
     app.text_area[0].input("the slow brown fox").run()
     assert not app.exception
     assert len(app.pills(key="branch").options) == 2
@@ -139,7 +159,8 @@ def test_what_does_not_fit_is_said_before_anything_is_queued(
     app.selectbox(key="run_pair").select("pair")
     app.text_area[0].input("fox " * 1500).run()
     assert "limit prompt_tokens" in html(app)
-    assert app.button(key="start_run").disabled
+    app.button(key="start_run").click().run()
+    assert "limit prompt_tokens" in html(app)
     assert not jobs.queue()
 
 
@@ -191,3 +212,29 @@ def test_the_queue_is_taken_up_when_the_server_starts(
         assert again.snapshot(run_id).version is not None
     finally:
         again.stop()
+
+
+def test_a_run_that_was_cut_short_is_watched_until_it_is_published(
+    jobs: JobRunner, open_app: Open
+) -> None:
+    run_id = run_id_of(ask(open_app))
+    end = jobs.wait(run_id, SOON)
+    cut = replace(end, state=RunState.CANCELLED, version=None)
+    assert run_live.awaited(cut)
+    assert not run_live.awaited(replace(cut, version=end.version))
+    assert not run_live.awaited(replace(cut, done=0))
+
+
+def test_a_token_that_was_not_asked_for_is_not_promised(jobs: JobRunner, open_app: Open) -> None:
+    app = open_app(page=RUN)
+    app.selectbox(key="run_pair").select("pair")
+    app.selectbox(key="run_which").select(Which.LAST)
+    app.number_input(key="run_new").set_value(1)
+    app.text_area[0].input("the quick brown fox").run()
+    app.number_input(key="run_n_last").set_value(1)
+    app.button(key="start_run").click().run()
+    run_id = run_id_of(app)
+    jobs.wait(run_id, SOON)
+    app = open_app(page=RUN, **RunView(run=run_id, position=3).params())
+    assert run_live.NEVER in html(app)
+    assert "the last token · at most 1 new" in html(app)

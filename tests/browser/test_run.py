@@ -74,6 +74,7 @@ def test_twenty_prompts_survive_a_cancel_and_a_restart(
         page.get_by_text("cancelled; what was finished is kept", exact=False).first.wait_for()
         kept = n_done(page)
         assert kept > 0
+        page.get_by_text("Open in Explore").wait_for(timeout=SOON)  # without a reload
         again.click()
         page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=SOON)
         link = page.url.removeprefix(address)

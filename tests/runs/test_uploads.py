@@ -9,6 +9,7 @@ import json
 import time
 import zipfile
 from dataclasses import fields
+from datetime import date
 from pathlib import Path
 
 import pyarrow as pa
@@ -189,6 +190,44 @@ def test_a_small_file_that_unfolds_to_gigabytes() -> None:
     assert len(wide) < LIMITS.upload_bytes * 10
     with pytest.raises(NLAError, match=r"unfolds to more|too large"):
         read_upload("a.parquet", wide, LIMITS)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"prompt": [b"abc"]},
+        {"prompt": [date(2026, 1, 1)]},
+        {"messages": [[{"role": "user", "content": b"x"}]]},
+        {"prompt": ["x"], "system": [b"x"]},
+    ],
+)
+def test_cells_that_are_no_text_are_told_by_row(columns: dict[str, list[object]]) -> None:
+    found = read_upload("a.parquet", parquet(**columns), LIMITS)
+    assert found.prompts == ()
+    assert found.problems[0].startswith("a.parquet row 1, field '")
+
+
+@pytest.mark.parametrize("row", [{"prompt": "x", "title": "\ud800"}, {"prompt": "x", "\ud800": 1}])
+def test_half_a_surrogate_pair_is_told_wherever_it_stands(row: dict[str, object]) -> None:
+    found = read_upload("a.jsonl", jsonl(row), LIMITS)
+    assert found.prompts == ()
+    assert "half of a surrogate pair" in found.problems[0]
+
+
+def test_lines_with_ever_new_columns_are_refused() -> None:
+    with pytest.raises(NLAError, match="too many columns"):
+        read_upload("a.jsonl", jsonl(*({"prompt": "x", f"c{i}": 1} for i in range(300))), LIMITS)
+
+
+def test_brackets_without_end_are_refused() -> None:
+    with pytest.raises(NLAError, match=r"a\.json .*\n?.*nested too deeply"):
+        read_upload("a.json", b"[" * 200_000, LIMITS)
+
+
+@pytest.mark.parametrize("name", ["é" * 150 + ".json", "a\x00.json"])
+def test_a_name_that_no_disk_takes(name: str) -> None:
+    found = read_upload(name, json.dumps([{"messages": CHAT}]).encode(), LIMITS)
+    assert found.prompts[0].where == f"{name} entry 1"
 
 
 @given(data=st.binary(max_size=300), suffix=st.sampled_from(SUFFIXES))
