@@ -12,7 +12,9 @@ import importlib
 from pathlib import Path
 
 HELP = (
-    "explain: time the batched AV path against one transformers.generate a vector. search: make a "
+    "explain: time the AV path against transformers.generate, one vector at a time and all in one "
+    "batch. roofline: the machine's matrix peak and memory bandwidth, and what every stage of a "
+    "reading reaches of its floor; ar and extract do it for that stage alone. search: make a "
     "large synthetic dataset from a real one and measure search over it. app: open sessions with "
     "the app and time its answers. run: how long a visitor waits for the first and for all "
     "readings of one prompt, models loaded. engines: Ray beside the local engine, and two workers "
@@ -21,6 +23,8 @@ HELP = (
     "growing size."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
+  python -m precompute bench explain --random-weights 7b --device cuda
+  python -m precompute bench roofline --vectors 64
   python -m precompute bench search --rows 1000000
   python -m precompute bench app --sessions 1 10 50
   python -m precompute bench run --tokens 40
@@ -35,17 +39,34 @@ WHAT = {
     "engines": "precompute.benches.engines",
     "train": "precompute.benches.train",
     "publish": "precompute.benches.publish",
+    "roofline": "precompute.benches.roofline",
+    "ar": "precompute.benches.roofline",
+    "extract": "precompute.benches.roofline",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
-    explain = parser.add_argument_group("explain, run, engines and train")
+    explain = parser.add_argument_group("explain, roofline, ar, extract, run, engines and train")
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
-    explain.add_argument("--vectors", type=int, default=64, help="of explain")
+    explain.add_argument(
+        "--vectors", type=int, default=64, help="of explain, roofline and ar (default: 64)"
+    )
     explain.add_argument("--explanation-tokens", type=int, default=60)
     explain.add_argument("--device", default="auto")
     explain.add_argument("--dtype", default="auto")
+    explain.add_argument(
+        "--random-weights",
+        metavar="SHAPE",
+        help="explain with a random AV of that shape: tiny, 135m, 1b, 7b, 8b",
+    )
+    explain.add_argument(
+        "--one-by-one",
+        type=int,
+        default=64,
+        metavar="N",
+        help="vectors that explain sends through generate alone; the time is scaled (64)",
+    )
     run = parser.add_argument_group("run")
     run.add_argument("--tokens", type=int, default=40, help="length of the prompt (default: 40)")
     run.add_argument(
@@ -70,9 +91,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     publish = parser.add_argument_group("publish")
     publish.add_argument("--sizes", type=int, nargs="+", help="readings (10^4, 10^5, 10^6)")
-    train = parser.add_argument_group("train")
+    train = parser.add_argument_group("train and explain")
     train.add_argument("--batch-size", type=int, default=8, help="examples a step (8)")
-    train.add_argument("--repeats", type=int, default=3, help="runs of a stage, the fastest counts")
+    train.add_argument(
+        "--repeats", type=int, default=3, help="runs of explain or of a stage, the fastest counts"
+    )
     train.add_argument(
         "--threads", type=int, nargs="+", help="numbers of threads to compare (1, and all cores)"
     )

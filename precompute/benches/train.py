@@ -13,11 +13,9 @@ import argparse
 import gc
 import math
 import os
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +24,7 @@ from nla_core.errors import EXIT_OK, NLAError
 from nla_core.nla.devices import cpu_has_bf16, pick_device, pick_dtype
 from nla_core.nla.pair import find_pair, pair_home
 from precompute.benches.flops import FORMULA, Spent, Weights, clock, counting, matmul_peak
+from precompute.benches.machine import processor
 from precompute.benches.stages import GROUP, Bench, Stage, labelling, learning, sampling
 from precompute.evaluation.throughput import section
 from precompute.output import say, write_result
@@ -166,7 +165,7 @@ def main(args: argparse.Namespace) -> int:
     record: dict[str, Any] = {
         "pair_id": pair.pair_id,
         "target": pair.target,
-        "processor": _processor(device),
+        "processor": processor(device),
         "cores": cores,
         "device": device.type,
         "dtype": _name(bench.dtype),
@@ -187,12 +186,3 @@ def main(args: argparse.Namespace) -> int:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
