@@ -54,7 +54,10 @@ def _waiting(run: Snapshot) -> Card:
 
 def _stored(run: StoredRun) -> Card:
     when = datetime.fromtimestamp(run.created, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    facts = [f"{run.done} readings", f"{run.n_prompts} prompts" if run.n_prompts > 1 else ""]
+    facts = [
+        f"{run.done} reading{'' if run.done == 1 else 's'}",
+        f"{run.n_prompts} prompts" if run.n_prompts > 1 else "",
+    ]
     facts += [f"{run.failed} failed" if run.failed else "", STATES[run.state], when]
     return Card(
         run.run_id,

@@ -43,6 +43,7 @@ STATES: Final[dict[RunState, str]] = {
 SHOWN_FAILURES: Final = 20
 WAYS: Final[tuple[shell.PageName, ...]] = ("explore", "search", "compare")
 UNREAD: Final = "No reading yet."
+NOT_REACHED: Final = "The run ended before it came to this prompt."
 NEVER: Final = "This token was not read."
 MOST_PROMPTS: Final = 500
 
@@ -89,7 +90,9 @@ def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
     if snapshot.seconds_left is not None and snapshot.state in OPEN_STATES:
         parts.append(f"{duration(snapshot.seconds_left)} left")
     if snapshot.state in OPEN_STATES and not snapshot.model.startswith("ready"):
-        parts.append(f"the models: {snapshot.model}")
+        state, _, note = snapshot.model.partition(": ")
+        parts.append(f"models {'not loaded' if state == 'absent' else state}")
+        parts += [note[:1].lower() + note[1:]] if note else []
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key="run_progress"
     ):
@@ -120,7 +123,7 @@ def readings(
     live = folded(runner.events(snapshot.run_id).events, index)
     said = runner.said(snapshot.run_id, index)
     if said is None:
-        _unread(live, request, index)
+        _unread(snapshot, live, request, index)
         return
     title = request.prompts[index].label
     transcript = transcripts.live_view(said, title, live.readings.values())
@@ -146,7 +149,7 @@ def readings(
         )
 
 
-def _unread(live: LivePrompt, request: RunRequest, index: int) -> None:
+def _unread(snapshot: Snapshot, live: LivePrompt, request: RunRequest, index: int) -> None:
     if live.failed:
         draw(
             '<div class="nla-notice" role="status"><p><b>This prompt could not be read.</b></p>'
@@ -154,7 +157,8 @@ def _unread(live: LivePrompt, request: RunRequest, index: int) -> None:
             why=live.failed,
         )
     else:
-        draw('<p class="nla-empty">The model has not come to this prompt yet.</p>')
+        yet = "The model has not come to this prompt yet."
+        draw('<p class="nla-empty">{why}</p>', why=yet if moving(snapshot) else NOT_REACHED)
     prompt = request.prompts[index]
     plain = ({"role": "user", "content": prompt.text or ""},)
     for message in prompt.messages or plain:

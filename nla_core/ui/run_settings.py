@@ -212,7 +212,8 @@ def in_words(request: RunRequest) -> str:
     own = request.verbalizer.temperature
     samples = f"{request.samples} samples a token, " if request.samples > 1 else ""
     heat = f"verbalizer at temperature {own:g}" if own else "greedy"
-    return f"{which} · at most {new} new · {samples}{heat}"
+    answer = f"at most {new} new token{'' if new == 1 else 's'}" if new else "without an answer"
+    return f"{which} · {answer} · {samples}{heat}"
 
 
 def told(estimate: Estimate) -> str:

@@ -237,4 +237,4 @@ def test_a_token_that_was_not_asked_for_is_not_promised(jobs: JobRunner, open_ap
     jobs.wait(run_id, SOON)
     app = open_app(page=RUN, **RunView(run=run_id, position=3).params())
     assert run_live.NEVER in html(app)
-    assert "the last token · at most 1 new" in html(app)
+    assert "the last token · at most 1 new token" in html(app)
