@@ -55,8 +55,8 @@ def address(pair: Path) -> Iterator[Address]:
     assert schema.applications[0].import_path == f"{build.__module__}:{build.__name__}"
     environment = {"PYTHONPATH": str(ROOT), TOKEN_VARIABLE: TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False,
-        _node_ip_address="127.0.0.1", runtime_env={"env_vars": environment},
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
+        runtime_env={"env_vars": environment},
     )  # fmt: skip
     try:
         serve.start(proxy_location="HeadOnly", http_options=schema.http_options.model_dump())

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -44,17 +45,26 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
 KILLS = 20
+# With a death wish (PR_SET_PDEATHSIG): it must not outlive tests that are killed.
+CLUSTER = """
+import ctypes
+from ray.scripts.scripts import main
+ctypes.CDLL(None).prctl(1, 15)
+main()
+"""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
     """A cluster of two CPUs in a process of its own."""
+    home = tempfile.mkdtemp(prefix="nla-ray-")  # short: paths of sockets are
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--head",
+        [sys.executable, "-c", CLUSTER, "start", "--head",
          "--node-ip-address=127.0.0.1", f"--port={port}", "--num-cpus=2", "--num-gpus=0",
-         "--include-dashboard=false", "--disable-usage-stats", "--block"],
+         "--include-dashboard=false", "--disable-usage-stats", "--block",
+         f"--temp-dir={home}"],
         env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, start_new_session=True,
     )  # fmt: skip
@@ -74,6 +84,7 @@ def cluster() -> Iterator[str]:
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 class Slow(FakeExplainer):
@@ -176,8 +187,9 @@ chance = random.Random(5)
 for n in range(kills):
     child = driver(home / f"killed-{n:02d}")
     loaded = len(list((home / "pids").iterdir()))
-    while n % 4 and len(list((home / "pids").iterdir())) == loaded:
-        time.sleep(0.01)  # most of them while shards are done
+    end = time.monotonic() + 60
+    while n % 2 and len(list((home / "pids").iterdir())) == loaded and time.monotonic() < end:
+        time.sleep(0.01)  # every other one while shards are done
     time.sleep(chance.uniform(0.0, 0.5))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
