@@ -91,7 +91,7 @@ def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
         parts.append(f"{duration(snapshot.seconds_left)} left")
     if snapshot.state in OPEN_STATES and not snapshot.model.startswith("ready"):
         state, _, note = snapshot.model.partition(": ")
-        parts.append(f"models {'not loaded' if state == 'absent' else state}")
+        parts.append(f"models {state}")
         parts += [note[:1].lower() + note[1:]] if note else []
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key="run_progress"
