@@ -18,7 +18,7 @@ DEV_STAMP := $(VENV)/.dev-$(call checksum,requirements.txt requirements-dev.txt)
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser)
 
 .DEFAULT_GOAL := help
-.PHONY: help app test check format demo verify screenshots numbers model clean clean-venv
+.PHONY: help app test check format demo verify screenshots bench bench-check numbers model clean clean-venv
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "; print "NLA Explorer. Targets:\n"} \
@@ -64,6 +64,14 @@ screenshots: $(DEV_STAMP) ## Take the pictures of the README again (needs Chromi
 
 numbers: $(APP_STAMP) ## Quote eval.json of the pairs in the documents and reports
 	$(PY) scripts/quote_eval.py
+
+BENCH_ARGS ?=
+
+bench: $(APP_STAMP) ## Measure the models and write docs/performance.md (a quarter of an hour; goes on)
+	$(PY) scripts/bench.py $(BENCH_ARGS)
+
+bench-check: $(APP_STAMP) ## Fail where a ratio is worse than its record by more than a fifth
+	$(PY) scripts/bench.py --check $(BENCH_ARGS)
 
 model: $(APP_STAMP) ## Fetch the demo model into the cache (100 MB, once)
 	@$(PY) -m nla_core.nla.checkpoints fetch >/dev/null

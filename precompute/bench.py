@@ -14,7 +14,9 @@ from pathlib import Path
 HELP = (
     "explain: time the AV path against transformers.generate, one vector at a time and all in one "
     "batch. roofline: the machine's matrix peak and memory bandwidth, and what every stage of a "
-    "reading reaches of its floor; ar and extract do it for that stage alone. search: make a "
+    "reading reaches of its floor; ar and extract do it for that stage alone. corpus: "
+    "seconds per 1,000 readings of `run`, where they go, and whether they grow with the corpus. "
+    "plan: hold `plan` against what then happens, on three corpora. search: make a "
     "large synthetic dataset from a real one and measure search over it. app: open sessions with "
     "the app and time its answers. run: how long a visitor waits for the first and for all "
     "readings of one prompt, models loaded. engines: Ray beside the local engine, and two workers "
@@ -42,12 +44,16 @@ WHAT = {
     "roofline": "precompute.benches.roofline",
     "ar": "precompute.benches.roofline",
     "extract": "precompute.benches.roofline",
+    "corpus": "precompute.benches.corpus",
+    "plan": "precompute.benches.plan",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
-    explain = parser.add_argument_group("explain, roofline, ar, extract, run, engines and train")
+    explain = parser.add_argument_group(
+        "explain, roofline, ar, extract, corpus, plan, run, engines and train"
+    )
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
     explain.add_argument(
         "--vectors", type=int, default=64, help="of explain, roofline and ar (default: 64)"
@@ -66,6 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=64,
         metavar="N",
         help="vectors that explain sends through generate alone; the time is scaled (64)",
+    )
+    corpus = parser.add_argument_group("corpus and plan")
+    corpus.add_argument(
+        "--readings",
+        type=int,
+        nargs="+",
+        default=[100, 1000],
+        metavar="N",
+        help="sizes of corpus, about (100 1000); of plan the first, for each of three corpora",
     )
     run = parser.add_argument_group("run")
     run.add_argument("--tokens", type=int, default=40, help="length of the prompt (default: 40)")

@@ -38,6 +38,7 @@ class Verb:
 
 VERBS = (
     Verb("run", "precompute.run", "explain every token of a corpus and publish the dataset"),
+    Verb("plan", "precompute.cost", "say what a run would take: time, memory, disk, price"),
     Verb("transcripts", "precompute.transcripts", "conversations from elsewhere as a corpus"),
     Verb("publish", "precompute.publish", "publish the finished shards of a run"),
     Verb("compare", "precompute.compare", "hold every explanation against the visible text"),

@@ -116,8 +116,8 @@ def load_explainer(folder: Path, device: str, dtype: str) -> ShardExplainer:
     )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    default = {field.name: field.default for field in fields(Settings)}
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is to be explained, and with which pair."""
     parser.add_argument(
         "--nla", type=Path, required=True, metavar="DIR", help="the NLA pair (av/ and ar/)"
     )
@@ -125,14 +125,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--corpus", type=Path, required=True, nargs="+", metavar="FILE", help="prompt JSONL files"
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where the dataset is published"
-    )
-    parser.add_argument(
-        "--name", help="the dataset's name in its manifest (default: the last part of --out)"
-    )
-    parser.add_argument(
         "--limit", type=int, metavar="N", help="only the first N prompts, by id (to try it out)"
     )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Everything that decides what is made of a prompt."""
+    default = {field.name: field.default for field in fields(Settings)}
     for name, kind, text in (
         ("max_new_tokens", int, "longest answer of the target, in tokens"),
         ("temperature", float, "sampling temperature of the answers; 0 is greedy"),
@@ -153,6 +152,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     parser.add_argument(
         "--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)"
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_corpus_arguments(parser)
+    add_settings(parser)
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where the dataset is published"
+    )
+    parser.add_argument(
+        "--name", help="the dataset's name in its manifest (default: the last part of --out)"
     )
     parser.add_argument(
         "--rank", type=int, default=0, metavar="R", help="which of several workers this one is"

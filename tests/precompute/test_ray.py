@@ -320,6 +320,7 @@ def test_the_command_gives_the_bytes_of_the_local_one(
              "--shard-size", "1", "--device", "cpu", "--dtype", "float32", "--no-publish",
              "--engine", *engine],
             cwd=ROOT, capture_output=True, text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},  # Ray gives a worker of one CPU one thread
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         outs[engine[0]] = {

@@ -1,0 +1,282 @@
+"""`docs/performance.md` out of result files, and whether a fresh run is worse than a kept one.
+
+Knows the files, which figures in them are promises, and which way is better. Measures nothing. The
+decision a reader would question: only ratios are compared between runs, never seconds, so that the
+check means the same on another machine and on a busy one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from precompute.evaluation.markdown import table
+
+TOLERANCE = 0.2
+NOTES = "tried.md"
+Records = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A figure at a dotted ``key`` of the record called ``file``, and what it should reach."""
+
+    what: str
+    file: str
+    key: str
+    target: float | None = None
+    less_is_better: bool = False
+    unit: str = ""
+    is_ratio: bool = True
+
+    def of(self, records: Records) -> float | None:
+        """The figure; None where it was not measured."""
+        value: Any = records.get(self.file)
+        for part in self.key.split("/"):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        return float(value) if isinstance(value, int | float) else None
+
+    def is_met(self, value: float) -> bool | None:
+        if self.target is None:
+            return None
+        return value <= self.target if self.less_is_better else value >= self.target
+
+    def worse(self, fresh: float, kept: float) -> bool:
+        """By more than TOLERANCE."""
+        if self.less_is_better:
+            return fresh > kept * (1 + TOLERANCE)
+        return fresh < kept * (1 - TOLERANCE)
+
+
+def _of_device(device: str) -> list[Promise]:
+    where = f", {device}"
+    return [
+        Promise(
+            f"AV against one `generate` a vector{where}",
+            f"explain-{device}",
+            "ratio_one_by_one",
+            8.0,
+            unit="×",
+        ),
+        Promise(
+            f"AV against one batched `generate`{where}",
+            f"explain-{device}",
+            "ratio_batched",
+            2.0,
+            unit="×",
+        ),
+        *(
+            Promise(
+                f"{name}, share of its floor{where}",
+                f"roofline-{device}",
+                f"stages/{stage}/reached",
+                target,
+            )
+            for stage, name, target in (
+                ("extract", "target extraction", 0.7),
+                ("prefill", "AV prompts", None),
+                ("decode", "AV decoding", None),
+                ("ar", "AR scoring", 0.7),
+                ("reading", "AV and AR of a reading", None),
+            )
+        ),
+        Promise(
+            f"growth of `run` with readings, exponent{where}",
+            f"corpus-{device}",
+            "exponent",
+            1.05,
+            less_is_better=True,
+        ),
+        Promise(
+            f"`plan`, largest error of three corpora{where}",
+            f"plan-{device}",
+            "worst",
+            0.25,
+            less_is_better=True,
+            is_ratio=False,
+        ),
+    ]
+
+
+PROMISES: tuple[Promise, ...] = (
+    *_of_device("cpu"),
+    *_of_device("cuda"),
+    *(
+        Promise(what, "search-2-cores", key, target, less, unit, is_ratio=False)
+        for what, key, target, less, unit in (
+            ("keyword search, a million readings, 95 %", "keyword_ms/p95", 30.0, True, " ms"),
+            ("hybrid search, a million readings, 95 %", "hybrid_ms/p95", 150.0, True, " ms"),
+            ("recall among the first ten", "recall_at_10/no filter", 0.97, False, ""),
+        )
+    ),
+    Promise(
+        "token click, ten sessions, 95 %",
+        "app-2-cores",
+        "sessions/10/token click/p95_ms",
+        300.0,
+        less_is_better=True,
+        unit=" ms",
+        is_ratio=False,
+    ),
+)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """All records of a folder by name."""
+    return {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+
+
+def regressions(fresh: Records, kept: Records) -> list[str]:
+    """Every ratio that is worse than the kept one by more than a fifth, in words."""
+    found = []
+    for promise in PROMISES:
+        now, before = promise.of(fresh), promise.of(kept)
+        if not promise.is_ratio or now is None or before is None:
+            continue
+        if promise.worse(now, before):
+            found.append(f"{promise.what}: {now:.2f}, and it was {before:.2f}")
+    return found
+
+
+def render(folder: Path) -> str:
+    """The page, from the records in ``folder`` and the notes beside them."""
+    records = read(folder)
+    notes = (folder / NOTES).read_text("utf-8")
+    parts = [
+        "# Performance",
+        "Written by `make bench` from the records in [benchmarks](benchmarks); nothing here is "
+        "typed by hand but the last section. `make bench-check` fails where a ratio is worse than "
+        "its record by more than a fifth. Ratios and shares on a CPU are of processor time, on a "
+        "GPU of time by the clock.",
+        "## Promises",
+        _promises(records),
+        *(section for make in (_roofline, _corpus, _plan) for section in make(records)),
+        notes,
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _promises(records: Records) -> str:
+    rows = []
+    for promise in PROMISES:
+        value = promise.of(records)
+        if value is None:
+            if "cuda" not in promise.file:
+                rows.append((promise.what, "not measured", _wanted(promise), ""))
+            continue
+        met = promise.is_met(value)
+        verdict = "" if met is None else "yes" if met else "**no**"
+        rows.append((promise.what, f"{value:.2f}{promise.unit}", _wanted(promise), verdict))
+    missing = not any(name.endswith("-cuda") for name in records)
+    return table(("figure", "measured", "target", "met"), rows) + (
+        "\nNo CUDA GPU has been measured: `python scripts/bench.py --device cuda` adds its rows.\n"
+        if missing
+        else ""
+    )
+
+
+def _wanted(promise: Promise) -> str:
+    if promise.target is None:
+        return ""
+    return f"{'≤' if promise.less_is_better else '≥'} {promise.target:g}{promise.unit}"
+
+
+def _each(records: Records, prefix: str) -> list[Mapping[str, Any]]:
+    return [records[name] for name in sorted(records) if name.startswith(prefix)]
+
+
+def _conditions(record: Mapping[str, Any]) -> str:
+    before, after = record["load_average"]
+    return (
+        f"{record['processor']}, {record['cores']} cores, {record['threads']} thread(s), "
+        f"{record['dtype']}, torch {record['torch']}; load average {before} before, {after} after; "
+        f"what ran beside it: {record['note'] or 'not said'}."
+    )
+
+
+def _roofline(records: Records) -> list[str]:
+    found: list[str] = []
+    for record in _each(records, "roofline-"):
+        machine, own = record["machine"], record["device"] == "cpu"
+        rows = [
+            (
+                name,
+                str(stage["passes"]),
+                stage["bound_by"],
+                f"{stage['floor_cpu_s' if own else 'floor_s']:.2f} s",
+                f"{stage['cpu_seconds' if own else 'seconds']:.2f} s",
+                f"{stage['reached']:.0%}",
+            )
+            for name, stage in record["stages"].items()
+        ]
+        found += [
+            f"## Floors, {record['device']}",
+            f"{_conditions(record)} Matrix product {machine['gflop_per_s']:,.0f} GFLOP/s, memory "
+            f"{machine['gbyte_per_s']:.1f} GB/s. {record['vectors']} vectors, at most "
+            f"{record['max_new_tokens']} tokens each: {record['formula']}.",
+            table(("stage", "passes", "bound by", "floor", "taken", "reached"), rows),
+        ]
+    return found
+
+
+def _corpus(records: Records) -> list[str]:
+    found: list[str] = []
+    for record in _each(records, "corpus-"):
+        rows = [
+            (
+                f"{size['readings']:,}",
+                f"{size['cpu_s_per_1000_readings']:.0f}",
+                f"{size['s_per_1000_readings']:.0f}",
+                *(f"{s / size['cpu_seconds']:.0%}" for s in size["parts_cpu_s"].values()),
+            )
+            for size in record["sizes"]
+        ]
+        largest = record["largest_size_measured"]
+        found += [
+            f"## A corpus, end to end, {record['device']}",
+            f"{_conditions(record)} `precompute run` in batches of {record['batch_size']}, at most "
+            f"{record['explanation_tokens']} tokens an explanation, models loaded. Measured up to "
+            f"about {largest:,} readings"
+            + (
+                ""
+                if largest >= 10_000
+                else "; `bench corpus --readings 100 1000 10000` takes an hour on two cores"
+            )
+            + ".",
+            table(
+                (
+                    "readings",
+                    "s of processor time per 1,000",
+                    "s per 1,000",
+                    *record["sizes"][0]["parts_cpu_s"],
+                ),
+                rows,
+            ),
+        ]
+    return found
+
+
+def _plan(records: Records) -> list[str]:
+    found: list[str] = []
+    for record in _each(records, "plan-"):
+        rows = [
+            (
+                c["corpus"],
+                f"{c['readings']:,}",
+                f"{c['cpu_seconds_said']:.0f} s",
+                f"{c['cpu_seconds']:.0f} s",
+                f"{c['off']:+.0%}",
+                f"{c['off_readings']:+.0%}",
+                f"{c['off_disk']:+.0%}",
+            )
+            for c in record["corpora"]
+        ]
+        found += [
+            f"## What `plan` said, {record['device']}",
+            f"{_conditions(record)} Processor time, from a run of about one batch.",
+            table(("corpus", "readings", "said", "took", "time", "readings off", "disk off"), rows),
+        ]
+    return found

@@ -1,0 +1,181 @@
+"""From a small run to a large one: what a corpus will cost, by arithmetic alone.
+
+Knows what grows with tokens, what with readings, and what is paid once. Does not know how the small
+run was made (see cost.py). The decision a reader would question: nothing is modelled that the small
+run can show. Its seconds, its share of tokens that get a reading and its bytes are scaled; only a
+GPU that is not here is estimated from floors, by the shares of them that were reached here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from precompute.benches.reading import Costs, Work
+from precompute.gpus import LAUNCH_S, LAUNCHES_A_BLOCK, Gpu
+
+GPU_PASS_TOKENS = 16_384
+GPU_CONTEXT_GB = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The small run: what went through it and what it took, by part of `metering.PARTS`."""
+
+    prompts: int
+    tokens: int  # of all transcripts, answers included
+    answer_tokens: int
+    readings: int
+    text_tokens: int  # of all explanations
+    cpu_s: Mapping[str, float]
+    wall_s: Mapping[str, float]
+    load_cpu_s: float
+    load_wall_s: float
+    bytes_once: int  # of files without rows
+    bytes_written: int  # published files and shards
+    peak_bytes: int  # of the process
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A corpus: prompts, their tokens with the chat template, and the batch it is run in."""
+
+    prompts: int
+    prompt_tokens: int
+    samples: int
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    readings: int
+    tokens: int
+    cpu_s: float
+    wall_s: float
+    memory_bytes: int
+    disk_bytes: int
+    parts_s: Mapping[str, float]  # of processor time here, of wall time on a named GPU
+    is_estimate: bool  # from data sheets, not from a run
+
+    def usd(self, per_hour: float) -> float:
+        return self.wall_s / 3600 * per_hour
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "readings": self.readings,
+            "tokens": self.tokens,
+            "cpu_seconds": self.cpu_s,
+            "seconds": self.wall_s,
+            "memory_bytes": self.memory_bytes,
+            "disk_bytes": self.disk_bytes,
+            "parts_s": dict(self.parts_s),
+            "is_estimate": self.is_estimate,
+        }
+
+
+def extent(sample: Sample, size: Size) -> tuple[int, int]:
+    """(tokens of all transcripts, readings), answers as long as those of the sample."""
+    tokens = size.prompt_tokens + round(size.prompts * sample.answer_tokens / sample.prompts)
+    framing = (sample.tokens - sample.readings / size.samples) / sample.prompts
+    readings = max(0, round(tokens - framing * size.prompts)) * size.samples
+    return tokens, readings
+
+
+def predict(sample: Sample, size: Size) -> Prediction:
+    """On this machine: the target by tokens, AV, AR and encoder by readings, the rest once."""
+    tokens, readings = extent(sample, size)
+    by_tokens, by_readings = tokens / sample.tokens, readings / sample.readings
+    factor = {
+        "target": by_tokens,
+        "av": by_readings,
+        "ar": by_readings,
+        "embedding": by_readings,
+        "writing": 1.0,
+    }
+    parts = {part: seconds * factor[part] for part, seconds in sample.cpu_s.items()}
+    wall = {part: seconds * factor[part] for part, seconds in sample.wall_s.items()}
+    rows = sample.bytes_written - sample.bytes_once
+    return Prediction(
+        readings,
+        tokens,
+        sample.load_cpu_s + sum(parts.values()),
+        sample.load_wall_s + sum(wall.values()),
+        sample.peak_bytes,
+        sample.bytes_once + round(rows * by_readings),
+        parts,
+        is_estimate=False,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What the three models ask for, and the AV's own prompt and the part of it that is shared."""
+
+    target: Costs
+    av: Costs
+    ar: Costs
+    blocks: int
+    own_prompt: int
+    shared_prompt: int
+
+
+def works(
+    models: Models, tokens: int, readings: int, sample: Sample, batch: int
+) -> dict[str, Work]:
+    """What a run of that extent asks of a machine, by part."""
+    text = sample.text_tokens / sample.readings
+    answers = sample.answer_tokens / sample.prompts
+    passes = max(1, tokens // GPU_PASS_TOKENS)
+    target = [models.target.of_pass(tokens // passes, tokens // passes)] * passes
+    batches = max(1.0, readings / batch)
+    rows = round(min(batch, readings))
+    prompt = models.own_prompt + models.shared_prompt
+    step = models.av.of_pass(rows, rows, round(rows * (prompt + text / 2)))
+    av = [models.av.of_pass(rows * models.own_prompt, rows)] * round(batches)
+    av += [step] * round(batches * text)
+    ar = [models.ar.of_pass(round(rows * text), 0)] * round(batches)
+    steps = round(answers * max(1, sample.prompts / 8))
+    target += [models.target.of_pass(8, 8)] * steps
+    return {
+        "target": Work(tokens, target),
+        "av": Work(readings, av),
+        "ar": Work(readings, ar),
+    }
+
+
+def estimate(
+    here: Prediction,
+    gpu: Gpu,
+    work: Mapping[str, Work],
+    reached: Mapping[str, float],
+    models: Models,
+    itemsize: float,
+    batch: int,
+) -> Prediction:
+    """On a GPU that is not here: floors by its data sheet over the shares ``reached`` here.
+
+    ``itemsize`` is the size of a number here; there, weights are read in two bytes each. Encoder
+    and writing take what they take here. A pass never takes less than starting its kernels.
+    """
+    parts: dict[str, float] = {}
+    start = models.blocks * LAUNCHES_A_BLOCK * LAUNCH_S
+    for part, asked in work.items():
+        shrunk = Work(asked.units, [(f, b * 2 / itemsize) for f, b in asked.passes])
+        floor = shrunk.floor(gpu.gflop_per_s, gpu.gbyte_per_s) / reached[part]
+        parts[part] = max(floor, len(asked.passes) * start)
+    for part in ("embedding", "writing"):
+        parts[part] = here.parts_s[part]
+    weights = sum(c.blocks + c.head for c in (models.target, models.av, models.ar))
+    cached = models.av.cached * batch * (models.own_prompt + models.shared_prompt + 80)
+    memory = GPU_CONTEXT_GB + (weights + cached) * 2 / itemsize
+    return Prediction(
+        here.readings,
+        here.tokens,
+        sum(parts.values()),
+        sum(parts.values()),
+        round(memory * 1e9),
+        here.disk_bytes,
+        parts,
+        is_estimate=True,
+    )

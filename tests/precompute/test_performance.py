@@ -1,0 +1,248 @@
+"""Floors, predictions and the check of ratios, on small models and invented records."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nla_core.errors import NLAError
+from nla_core.nla.lengths import by_length
+from nla_core.nla.pair import LoadedPair, find_pair, load_pair
+from precompute.benches import roofline
+from precompute.benches.corpus import exponent
+from precompute.benches.explain import bench_explain
+from precompute.benches.performance import NOTES, read, regressions, render
+from precompute.benches.reading import STAGES, Material, Work
+from precompute.benches.shapes import random_model
+from precompute.cost import chosen
+from precompute.gpus import gpu
+from precompute.prediction import Sample, Size, estimate, extent, predict
+from scripts.bench import KEPT, PAGE
+from tests.tiny import D_MODEL, tiny_pair
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> LoadedPair:
+    folder = tiny_pair(tmp_path_factory.mktemp("performance"))
+    return load_pair(find_pair(folder), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def material(loaded: LoadedPair) -> Material:
+    draw = torch.Generator().manual_seed(0)
+    vectors = torch.randn(5, D_MODEL, generator=draw)
+    return Material(loaded, vectors, ["the fox", "rain", "a b c"], [[5, 6, 7], [8] * 9], 6)
+
+
+def test_stages_count_useful_work_alone(material: Material) -> None:
+    found = {name: STAGES[name](material).run() for name in STAGES}
+    target = material.loaded.target
+    blocks = sum(p.numel() for p in target.parts.layers.parameters() if p.dim() == 2)
+    head = target.parts.head.weight.numel()
+    (extract,) = found["extract"].passes
+    assert extract[0] == pytest.approx(2 * (blocks + head) * 12 / 1e9)
+    assert extract[1] == pytest.approx(4 * (blocks + head) / 1e9)
+    assert found["extract"].units == 12
+    assert found["decode"].units <= 5 * 6
+    assert len(found["decode"].passes) <= 5, "the token of the last step is not fed back"
+    assert found["reading"].units == 5
+    slot = material.loaded.verbalizer.slot
+    own = 1 + len(slot.suffix_ids) + len(slot.prefill_ids)
+    (prefill,) = found["prefill"].passes
+    assert prefill[0] == pytest.approx((2 * blocks * own + 2 * head) * 5 / 1e9)
+
+
+def test_a_floor_is_the_larger_of_arithmetic_and_memory() -> None:
+    work = Work(1, [(10.0, 1.0), (1.0, 10.0)])
+    assert work.floor(10.0, 1.0) == pytest.approx(1.0 + 10.0)
+    assert work.bound_by(10.0, 1.0) == "memory"
+    assert work.bound_by(0.1, 1.0) == "arithmetic"
+
+
+def test_the_roofline_of_a_tiny_pair(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(roofline, "TRIAD_BYTES", 1 << 20)
+    monkeypatch.setattr(roofline, "TRIAD_SECONDS", 0.01)
+    stages = [STAGES["ar"](material), STAGES["decode"](material)]
+    found = roofline.measure(stages, torch.device("cpu"), torch.float32)
+    assert all(rate > 0 for rate in found["machine"].values())
+    assert set(found["stages"]) == {"ar", "decode"}
+    for stage in found["stages"].values():
+        assert 0 < stage["reached"] < 1
+
+
+def test_explaining_is_held_against_both_ways_to_generate(loaded: LoadedPair) -> None:
+    vectors = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(2))
+    attention = loaded.verbalizer.model.config._attn_implementation
+    found = bench_explain(loaded.verbalizer, vectors, 5, one_by_one=2)
+    assert found["same_texts_batched"] == 4
+    assert found["same_texts_one_by_one"] == 2
+    assert found["ratio_one_by_one"] > 0
+    assert found["ratio_batched"] > 0
+    assert loaded.verbalizer.model.config._attn_implementation == attention
+
+
+def test_random_models_have_the_shape_that_was_asked_for() -> None:
+    model = random_model("tiny", 50, torch.device("cpu"), torch.float32)
+    assert model(input_ids=torch.tensor([[1, 2]])).logits.shape == (1, 2, 50)
+    with pytest.raises(NLAError, match="no shape 'huge'"):
+        random_model("huge", 50, torch.device("cpu"), torch.float32)
+
+
+def test_batches_by_length_hold_every_sequence_once_and_little_padding() -> None:
+    lengths = [3, 50, 4, 49, 5, 200, 48]
+    batches = list(by_length(lengths, 150))
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert [5] in batches, "longer than the budget: alone"
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 150
+    assert list(by_length([], 10)) == []
+
+
+# ---- plan ----------------------------------------------------------------------------------------
+
+SAMPLE = Sample(
+    prompts=2,
+    tokens=100,
+    answer_tokens=20,
+    readings=80,
+    text_tokens=3200,
+    cpu_s={"target": 10.0, "av": 40.0, "ar": 8.0, "embedding": 4.0, "writing": 2.0},
+    wall_s={"target": 5.0, "av": 20.0, "ar": 4.0, "embedding": 2.0, "writing": 1.0},
+    load_cpu_s=6.0,
+    load_wall_s=7.0,
+    bytes_once=1_000,
+    bytes_written=9_000,
+    peak_bytes=10**9,
+)
+
+
+def test_a_corpus_of_the_samples_size_takes_what_the_sample_took() -> None:
+    same = predict(SAMPLE, Size(2, 80, 1, 64))
+    assert (same.tokens, same.readings) == (100, 80)
+    assert same.cpu_s == pytest.approx(6 + sum(SAMPLE.cpu_s.values()))
+    assert same.disk_bytes == 9_000
+    assert not same.is_estimate
+
+
+def test_what_is_paid_once_is_paid_once() -> None:
+    size = Size(20, 800, 1, 64)
+    assert extent(SAMPLE, size) == (1000, 800)
+    found = predict(SAMPLE, size)
+    assert found.cpu_s == pytest.approx(6 + 10 * (10 + 40 + 8 + 4) + 2)
+    assert found.disk_bytes == 81_000
+    assert found.usd(2.0) == pytest.approx(found.wall_s / 1800)
+    assert extent(SAMPLE, Size(20, 800, 1, 64))[1] * 1 == 800
+
+
+def test_an_estimate_for_a_gpu_goes_by_the_shares_reached_here() -> None:
+    from precompute.benches.reading import Costs
+    from precompute.prediction import Models
+
+    costs = Costs(position=15.0, logits=1.0, blocks=15.0, head=1.0, cached=1e-3)
+    models = Models(costs, costs, costs, 32, 15, 50)
+    here = predict(SAMPLE, Size(2, 80, 1, 64))
+    works = {part: Work(1, [(9_890.0, 0.0)]) for part in ("target", "av", "ar")}
+    half = dict.fromkeys(works, 0.5)
+    found = estimate(here, gpu("h100"), works, half, models, itemsize=2.0, batch=64)
+    assert found.parts_s["av"] == pytest.approx(0.02)
+    assert found.is_estimate
+    assert found.memory_bytes > 48e9
+    tiny = {part: Work(1, [(0.0, 0.0)] * 1000) for part in works}
+    slow = estimate(here, gpu("h100"), tiny, half, models, itemsize=2.0, batch=64)
+    assert slow.parts_s["av"] > 1, "kernels have to be started"
+    with pytest.raises(NLAError, match="'abacus'"):
+        gpu("abacus")
+
+
+def test_prompts_are_chosen_over_the_range_of_lengths() -> None:
+    prompts: list[Any] = [f"p{i}" for i in range(10)]
+    lengths = [10 * (i + 1) for i in range(10)]
+    assert len(chosen(prompts, lengths, 20)) == 2
+    assert len(chosen(prompts, lengths, 10_000)) == 10
+    some = chosen(prompts, lengths, 200)
+    mean = sum(lengths[prompts.index(p)] for p in some) / len(some)
+    assert 45 <= mean <= 65
+
+
+# ---- records -------------------------------------------------------------------------------------
+
+RECORDS: dict[str, Any] = {
+    "explain-cpu": {"ratio_one_by_one": 20.0, "ratio_batched": 1.8},
+    "roofline-cpu": {"stages": {"ar": {"reached": 0.7}}},
+    "corpus-cpu": {"exponent": 1.0},
+}
+
+
+def test_only_ratios_that_got_worse_by_a_fifth_are_told() -> None:
+    fresh = copy.deepcopy(RECORDS)
+    assert regressions(fresh, RECORDS) == []
+    fresh["explain-cpu"]["ratio_batched"] = 1.5  # within a fifth
+    fresh["explain-cpu"]["ratio_one_by_one"] = 15.0
+    fresh["roofline-cpu"]["stages"]["ar"]["reached"] = 0.9
+    fresh["corpus-cpu"]["exponent"] = 1.3
+    told = regressions(fresh, RECORDS)
+    assert len(told) == 2
+    assert "one `generate` a vector" in told[0]
+    assert "exponent" in told[1]
+    assert regressions({}, RECORDS) == [], "what was not measured again is not compared"
+
+
+def test_the_exponent_of_a_line_is_one() -> None:
+    assert exponent([100, 1000, 10_000], [3.0, 30.0, 300.0]) == pytest.approx(1.0)
+    assert exponent([10, 100], [1.0, 100.0]) == pytest.approx(2.0)
+    assert exponent([10], [1.0]) is None
+
+
+def test_the_page_is_that_of_the_records() -> None:
+    assert PAGE.read_text(encoding="utf-8") == render(KEPT), "run: python scripts/bench.py --page"
+
+
+def test_a_page_says_what_was_not_measured_and_what_is_not_met(tmp_path: Path) -> None:
+    (tmp_path / NOTES).write_text("## Notes\n", encoding="utf-8")
+    (tmp_path / "explain-cpu.json").write_text(json.dumps(RECORDS["explain-cpu"]))
+    page = render(tmp_path)
+    assert "| AV against one batched `generate`, cpu | 1.80× | ≥ 2× | **no** |" in page
+    assert "| AV against one `generate` a vector, cpu | 20.00× | ≥ 8× | yes |" in page
+    assert "not measured" in page
+    assert "No CUDA GPU has been measured" in page
+    assert read(tmp_path).keys() == {"explain-cpu"}
+
+
+def test_a_metered_run_is_the_same_run(loaded: LoadedPair, tmp_path: Path) -> None:
+    """What is predicted of a corpus that is its own sample is what happened, rows and all."""
+    import numpy as np
+
+    from nla_core.explain import Explainer
+    from precompute.benches.flops import Spent
+    from precompute.corpus import Corpus, Prompt
+    from precompute.cost import foretell
+    from precompute.plan import Settings
+
+    class Embedder:
+        name, dimension = "none", 4
+
+        def embed(self, texts: Any) -> np.ndarray:
+            return np.eye(4, dtype=np.float32)[[len(t) % 4 for t in texts]]
+
+    prompts = tuple(
+        Prompt(f"p{i}", "c", "t", (), ({"role": "user", "content": text},))
+        for i, text in enumerate(("the fox", "rain falls on people"))
+    )
+    explainer = Explainer(loaded)
+    settings = Settings(max_new_tokens=2, explanation_tokens=3, batch_size=400, dtype="float32")
+    sample, size, said = foretell(
+        Corpus(prompts, ()), settings, explainer, Embedder(), Spent(1.0, 1.0)
+    )
+    assert size.prompts == sample.prompts == 2
+    assert said.readings == sample.readings > 5
+    assert said.tokens == sample.tokens
+    assert said.cpu_s == pytest.approx(1.0 + sum(sample.cpu_s.values()))
+    assert said.disk_bytes == sample.bytes_written
+    assert all(sample.cpu_s[part] > 0 for part in ("target", "av", "ar", "writing"))
