@@ -99,9 +99,8 @@ def _behaviour(
     loaded: LoadedPair, transcript: Transcript, readings: list[Reading]
 ) -> Iterator[Check]:
     vectors = transcript.hidden[[r.position for r in readings]]
-    _, logits = loaded.verbalizer._prefill(
-        scale_for_injection(vectors[:2], loaded.pair.av.injection_scale)
-    )
+    two = scale_for_injection(vectors[:2], loaded.pair.av.injection_scale)
+    logits = loaded.verbalizer._prefill(range(len(two)), two).logits
     moved = float((logits[0] - logits[1]).abs().max())
     yield Check("injection", moved > 1e-3, f"two vectors move the first logits by {moved:.2f}")
     texts = [r.explanation for r in readings]
