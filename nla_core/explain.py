@@ -9,9 +9,7 @@ tokens, and the second takes minutes and is where people choose positions, watch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,59 +38,11 @@ from nla_core.schema import (
     Finish,
     Flag,
 )
+from nla_core.wanted import Want, Wanted, WantedVector
 
 __all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted", "WantedVector"]
 
 TOP_K = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One reading to make: a sample of the text at a position; ``seed`` is this reading's own."""
-
-    transcript: Transcript
-    position: int
-    sample: int
-    seed: int
-
-    @property
-    def vector(self) -> Tensor:
-        """``[d_model]``, raw."""
-        return self.transcript.hidden[self.position]
-
-    @property
-    def norm(self) -> float:
-        return self.transcript.tokens[self.position].norm
-
-
-@dataclass(frozen=True, slots=True)
-class WantedVector:
-    """The same where the transcript is elsewhere: all that a reading takes from it."""
-
-    position: int
-    sample: int
-    seed: int
-    vector: Tensor
-    norm: float
-
-
-class Want(Protocol):
-    """What both have."""
-
-    @property
-    def position(self) -> int: ...
-
-    @property
-    def sample(self) -> int: ...
-
-    @property
-    def seed(self) -> int: ...
-
-    @property
-    def vector(self) -> Tensor: ...
-
-    @property
-    def norm(self) -> float: ...
 
 
 class Explainer:
