@@ -24,8 +24,8 @@ from nla_core.runs.remote_wire import Identity, Kind
 from nla_core.schema import Finish
 
 if TYPE_CHECKING:
-    from nla_core.explain import Want
     from nla_core.nla.layout import Prompt
+    from nla_core.wanted import Want
 
 
 class RemoteExplainer:
