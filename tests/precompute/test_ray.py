@@ -44,7 +44,8 @@ from tests.tiny import tiny_pair
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
-KILLS = int(os.environ.get("NLA_KILLS", "4"))  # 20 take four minutes a test
+KILLS = int(os.environ.get("NLA_KILLS", "0"))
+KILLING = pytest.mark.skipif(not KILLS, reason="takes minutes: NLA_KILLS=20 runs it")
 # With a death wish (PR_SET_PDEATHSIG): it must not outlive tests that are killed.
 CLUSTER = """
 import ctypes
@@ -126,6 +127,7 @@ def test_ray_gives_the_bytes_of_the_local_engine(
     assert not list((tmp_path / "none").iterdir()), "nothing was left to do"
 
 
+@KILLING
 def test_workers_killed_at_random_moments_change_nothing(
     cluster: str, write_corpus: WriteCorpus, tmp_path: Path
 ) -> None:
@@ -196,6 +198,7 @@ for n in range(kills):
 """
 
 
+@KILLING
 def test_drivers_killed_at_random_moments_leave_what_a_rerun_completes(
     cluster: str, plan: Plan, corpus_file: Path, tmp_path: Path, reference: dict[str, bytes]
 ) -> None:
