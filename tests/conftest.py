@@ -11,6 +11,9 @@ import secrets
 
 import pytest
 
+# One thread a process, here and in the servers that tests start: two that spin on a machine with
+# other work are many times slower, and sums of two threads round differently from those of one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Read when Ray is first imported: it tells nobody of its use, listens on loopback only, and its
 # clusters know the token of this session instead of the one in the user's home.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
