@@ -167,7 +167,8 @@ def test_training_lowers_the_loss_and_the_pair_works(prepared: Path) -> None:
     bench = ["bench", "explain", "--nla", str(pair), "--vectors", "5", "--dtype", "float32"]
     assert main([*bench, "--explanation-tokens", "8", "--json", str(out)]) == 0
     timed = json.loads(out.read_text())
-    assert timed["same_texts"] == timed["vectors"] == 5
+    assert timed["same_texts_batched"] == timed["vectors"] == 5
+    assert timed["same_texts_one_by_one"] == timed["one_by_one_vectors"] > 0
 
 
 def test_a_split_without_documents_is_refused(prepared: Path, tmp_path: Path) -> None:
