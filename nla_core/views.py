@@ -120,12 +120,7 @@ class CompareView:
     @property
     def explore(self) -> ViewState:
         """The same token on the Explore page."""
-        return ViewState(
-            dataset=self.dataset,
-            transcript=self.transcript,
-            position=self.position,
-            sample=self.sample,
-        ).normal()
+        return _explored(self)
 
     def params(self) -> dict[str, str]:
         return written(self.normal(), COMPARE)
@@ -209,12 +204,7 @@ class SteerView:
     @property
     def explore(self) -> ViewState:
         """The token that is edited, on the Explore page."""
-        return ViewState(
-            dataset=self.dataset,
-            transcript=self.transcript,
-            position=self.position,
-            sample=self.sample,
-        ).normal()
+        return _explored(self)
 
     def params(self) -> dict[str, str]:
         return written(self.normal(), STEER)
@@ -222,6 +212,15 @@ class SteerView:
     @property
     def query(self) -> str:
         return urlencode(self.params())
+
+
+def _explored(view: CompareView | SteerView) -> ViewState:
+    return ViewState(
+        dataset=view.dataset,
+        transcript=view.transcript,
+        position=view.position,
+        sample=view.sample,
+    ).normal()
 
 
 ROLE: Final = links.choice("role", tuple(map(str, Role)), None, "Nobody speaks as “{value}”.")

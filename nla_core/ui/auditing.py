@@ -25,7 +25,7 @@ from nla_core.store.claims import Claims
 from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import PROJECT
-from nla_core.ui import charts, comparing, downloads, shell
+from nla_core.ui import charts, comparing, downloads, fields
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import signed
@@ -59,26 +59,15 @@ def controls(dataset: Dataset, view: AuditView) -> None:
 def _pills(
     label: str, field: str, values: list[Any], current: Any, say: Callable[[Any], str]
 ) -> None:
-    key = f"audit_{field}"
-    st.session_state[key] = current
-    st.pills(
-        label,
-        [*values, *([] if current is None or current in values else [current])],
-        key=key,
-        format_func=lambda value: shell.as_label(say(value)),
-        on_change=lambda: go(lambda v: replace(v, **{field: st.session_state[key]})),
-    )
+    fields.pills(f"audit_{field}", label, values, current, _put(field), say)
 
 
 def _toggle(field: str, label: str, current: bool, words: str) -> None:
-    key = f"audit_{field}"
-    st.session_state[key] = current
-    st.toggle(
-        label,
-        key=key,
-        help=words,
-        on_change=lambda: go(lambda v: replace(v, **{field: st.session_state[key]})),
-    )
+    fields.switch(f"audit_{field}", label, current, _put(field), words)
+
+
+def _put(field: str) -> Callable[[Any], None]:
+    return lambda value: go(lambda v: replace(v, **{field: value}))
 
 
 # ---- concepts ------------------------------------------------------------------------------------

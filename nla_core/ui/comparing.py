@@ -21,7 +21,7 @@ from nla_core.refs import Parsed
 from nla_core.schema import Role
 from nla_core.store.claims import Claims
 from nla_core.store.dataset import Dataset
-from nla_core.ui import beside, charts, measures, panels, shell
+from nla_core.ui import beside, charts, fields, measures, panels, shell
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.copy_link import copy_link
 from nla_core.ui.html import draw, hint
@@ -106,14 +106,10 @@ HABITS_HELP: Final = (
 
 
 def _switch(field: str, label: str, current: bool, words: str) -> None:
-    key = f"compare_{field}"
-    st.session_state[key] = current
-    st.toggle(
-        label,
-        key=key,
-        help=words,
-        on_change=lambda: go(lambda v: replace(v, **{field: st.session_state[key]})),
-    )
+    def put(value: Any) -> None:
+        go(lambda v: replace(v, **{field: value}))
+
+    fields.switch(f"compare_{field}", label, current, put, words)
 
 
 def transcript_side(

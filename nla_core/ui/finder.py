@@ -17,7 +17,7 @@ from nla_core import refs, views
 from nla_core.refs import Parsed
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import Dataset
-from nla_core.ui import facets, meaning, shell
+from nla_core.ui import facets, fields, meaning, shell
 from nla_core.ui.html import draw
 from nla_core.ui.token_strip import FLAG_NAME
 from nla_core.views import SearchIn, SearchMode, SearchView
@@ -197,14 +197,14 @@ def invitation(dataset: Dataset) -> None:
 def filters(dataset: Dataset, view: SearchView) -> None:
     """Role, fidelity floor, flags, position, category and tag."""
     _pills("Who speaks", "role", [str(role) for role in Role], view.role, str.capitalize)
-    _pills("FVE at least", "floor", _with(FLOORS, view.floor), view.floor, _number)
+    _pills("FVE at least", "floor", [*FLOORS], view.floor, _number)
     flags = [str(flag) for flag in Flag]
     _pills("Flagged", "flag", flags, view.flag, _flag)
     _pills("Not flagged", "without", flags, view.without, _flag)
     counts = dataset.facets()
     for field, heading in (("category", "Category"), ("tag", "Tag")):
         rows = counts[counts["facet"] == field]
-        values = _with(tuple(rows["value"])[: facets.MOST_VALUES * 2], getattr(view, field))
+        values = list(rows["value"])[: facets.MOST_VALUES * 2]
         _pills(heading, field, values, getattr(view, field), _name(field))
     _positions(view)
     if view != SearchView(
@@ -248,20 +248,10 @@ def _positions(view: SearchView) -> None:
 def _pills(
     heading: str, field: str, values: list[Any], current: Any, say: Callable[[Any], str]
 ) -> None:
-    key = f"filter_{field}"
-    st.session_state[key] = current
-    st.pills(
-        heading,
-        values,
-        key=key,
-        format_func=lambda value: shell.as_label(say(value)),
-        on_change=lambda: go(lambda v: v.asked(**{field: st.session_state[key]})),
-    )
+    def put(value: Any) -> None:
+        go(lambda v: v.asked(**{field: value}))
 
-
-def _with(values: tuple[Any, ...], current: Any) -> list[Any]:
-    """The values, and the current one also where a link brought one of its own."""
-    return [*values, *([] if current is None or current in values else [current])]
+    fields.pills(f"filter_{field}", heading, values, current, put, say)
 
 
 def _number(value: float) -> str:

@@ -5,6 +5,7 @@ Knows its heading, and what stands in place of one that failed. Does not know it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from nla_core.ui.html import draw, fill, join
@@ -34,7 +35,12 @@ def failed_transcript(view: TranscriptView) -> None:
         "are no tokens to read.</b></p><p>{error}</p></div>",
         error=view.error or "The run did not say why.",
     )
-    for role, content in view.messages:
+    messages(view.messages)
+
+
+def messages(said: Iterable[tuple[str, str]]) -> None:
+    """(role, content) as they were sent, where there are no tokens to show."""
+    for role, content in said:
         draw(
             '<div class="nla-message"><div class="role">{role}</div>'
             '<div class="said">{content}</div></div>',

@@ -19,7 +19,7 @@ from nla_core.refs import ViewState
 from nla_core.run_view import RunView
 from nla_core.runs.live import LivePrompt, folded
 from nla_core.runs.state import OPEN_STATES, Failure, RunState, Snapshot
-from nla_core.ui import measures, notices, shell, token_panel, transcripts
+from nla_core.ui import measures, notices, panels, shell, token_panel, transcripts
 from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.run_settings import duration, in_words
 from nla_core.ui.token_strip import Drawing, Late, token_strip
@@ -161,13 +161,7 @@ def _unread(snapshot: Snapshot, live: LivePrompt, request: RunRequest, index: in
         draw('<p class="nla-empty">{why}</p>', why=yet if moving(snapshot) else NOT_REACHED)
     prompt = request.prompts[index]
     plain = ({"role": "user", "content": prompt.text or ""},)
-    for message in prompt.messages or plain:
-        draw(
-            '<div class="nla-message"><div class="role">{role}</div>'
-            '<div class="said">{content}</div></div>',
-            role=message["role"].capitalize(),
-            content=message["content"],
-        )
+    panels.messages((m["role"], m["content"]) for m in prompt.messages or plain)
 
 
 def _strip(
@@ -190,7 +184,11 @@ def _strip(
             late.append((chip.position, None, words, (), live.failures.get(at, "")))
     colour = measures.colouring(transcript, "fve", measures.along(transcript, "fve", {}))
     token_strip(
-        _tokens_only(snapshot, index, said),
+        _tokens_only(
+            f"{snapshot.run_id}/{index}/{said.transcript_id}",
+            UNREAD if moving(snapshot) else NEVER,
+            said,
+        ),
         colour=colour | {"id": f"live/{len(live.readings)}"},
         locked=position,
         span=None,
@@ -203,11 +201,10 @@ def _strip(
     )
 
 
-def _tokens_only(snapshot: Snapshot, index: int, said: Said) -> Drawing:
+@st.cache_resource(show_spinner=False, max_entries=64)
+def _tokens_only(strip_id: str, unread: str, _said: Said) -> Drawing:
     """The same bytes at every look while it is read, so that they are sent once."""
-    strip_id = f"{snapshot.run_id}/{index}/{said.transcript_id}"
-    unread = UNREAD if moving(snapshot) else NEVER
-    return Drawing.of(transcripts.live_view(said, "", ()), strip_id=strip_id, unread=unread)
+    return Drawing.of(transcripts.live_view(_said, "", ()), strip_id=strip_id, unread=unread)
 
 
 def _on_its_way(

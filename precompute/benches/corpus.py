@@ -8,7 +8,6 @@ starts. Loading is told beside it: it is paid once a run, whatever its size.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
 from nla_core.explain import Explainer
 from precompute.benches.flops import clock
-from precompute.benches.machine import conditions
+from precompute.benches.machine import conditions, exponent
 from precompute.corpus import Corpus, read_corpus
 from precompute.metering import PARTS, run_metered
 from precompute.output import say, write_result
@@ -83,24 +82,11 @@ def measure(
     return found
 
 
-def exponent(sizes: Sequence[int], seconds: Sequence[float]) -> float | None:
-    """The slope of log seconds over log readings by least squares; None for fewer than two."""
-    if len(sizes) < 2:
-        return None
-    x, y = [math.log(n) for n in sizes], [math.log(s) for s in seconds]
-    middle = sum(x) / len(x), sum(y) / len(y)
-    over = sum((a - middle[0]) * (b - middle[1]) for a, b in zip(x, y, strict=True))
-    return over / sum((a - middle[0]) ** 2 for a in x)
-
-
-def main(args: argparse.Namespace) -> int:
-    """Print seconds and shares; ``--json`` gets all of it."""
-    load_before = os.getloadavg()[0]
-    corpus = read_corpus(sorted(PROMPTS.glob("*.jsonl")))
-    with clock(torch.device("cpu")) as loading:
-        explainer = Explainer.load(args.nla, device=args.device, dtype=args.dtype)
-        embedder = MiniLM()
-        embedder.embed(["a warm encoder"])
+def loaded(args: argparse.Namespace) -> tuple[Explainer, Embedder, Settings]:
+    """The pair, a warm encoder, and the settings that the flags of ``bench`` stand for."""
+    explainer = Explainer.load(args.nla, device=args.device, dtype=args.dtype)
+    embedder = MiniLM()
+    embedder.embed(["a warm encoder"])
     parts = explainer.loaded.verbalizer.parts
     settings = Settings(
         max_new_tokens=ANSWER_TOKENS,
@@ -109,6 +95,16 @@ def main(args: argparse.Namespace) -> int:
         device=parts.device.type,
         dtype=str(parts.dtype).removeprefix("torch."),
     )
+    return explainer, embedder, settings
+
+
+def main(args: argparse.Namespace) -> int:
+    """Print seconds and shares; ``--json`` gets all of it."""
+    load_before = os.getloadavg()[0]
+    corpus = read_corpus(sorted(PROMPTS.glob("*.jsonl")))
+    with clock(torch.device("cpu")) as loading:
+        explainer, embedder, settings = loaded(args)
+    parts = explainer.loaded.verbalizer.parts
     sizes = measure(corpus, explainer, embedder, args.readings, settings)
     slope = exponent([s["readings"] for s in sizes], [s["cpu_seconds"] for s in sizes])
     result = {

@@ -1,13 +1,16 @@
-"""What a measurement was made on, in the words that every record uses.
+"""What a measurement was made on, and how it grows, in the words that every record uses.
 
-Knows processors, threads and load. Measures nothing. The decision a reader would question: the load
-average stands in every record, before and after: a time by the clock means nothing without it.
+Knows processors, threads, load, and slopes. Measures nothing. The decision a reader would
+question: the load average stands in every record, before and after: a time by the clock means
+nothing without it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,16 @@ def conditions(
         "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
         "note": note,
     }
+
+
+def exponent(sizes: Sequence[int], values: Sequence[float]) -> float | None:
+    """The slope of log values over log sizes by least squares; None for fewer than two."""
+    if len(sizes) < 2:
+        return None
+    x, y = [math.log(n) for n in sizes], [math.log(s) for s in values]
+    middle = sum(x) / len(x), sum(y) / len(y)
+    over = sum((a - middle[0]) * (b - middle[1]) for a, b in zip(x, y, strict=True))
+    return over / sum((a - middle[0]) ** 2 for a in x)
 
 
 def processor(device: torch.device) -> str:

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
-from nla_core.embed import Embedder, MiniLM
+from nla_core.embed import Embedder
 from nla_core.errors import EXIT_CHECK_FAILED, EXIT_OK
 from nla_core.explain import Explainer
-from precompute.benches.corpus import ANSWER_TOKENS, PROMPTS, corpus_of
+from precompute.benches.corpus import PROMPTS, corpus_of, loaded
 from precompute.benches.flops import Spent
 from precompute.benches.machine import conditions
 from precompute.corpus import Corpus, read_corpus
@@ -60,17 +60,8 @@ def held(
 def main(args: argparse.Namespace) -> int:
     """Print what was said and what happened; fails where a time was off by more than 25 %."""
     load_before = os.getloadavg()[0]
-    explainer = Explainer.load(args.nla, device=args.device, dtype=args.dtype)
-    embedder = MiniLM()
-    embedder.embed(["a warm encoder"])
+    explainer, embedder, settings = loaded(args)
     parts = explainer.loaded.verbalizer.parts
-    settings = Settings(
-        max_new_tokens=ANSWER_TOKENS,
-        explanation_tokens=args.explanation_tokens,
-        batch_size=args.vectors,
-        device=parts.device.type,
-        dtype=str(parts.dtype).removeprefix("torch."),
-    )
     corpora = []
     for name in FILES:
         whole = read_corpus([PROMPTS / f"{name}.jsonl"])

@@ -18,11 +18,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from nla_core.errors import EXIT_OK, NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import current_version
+from precompute.benches.machine import exponent
 from precompute.benches.million import make_million
 from precompute.output import say, write_result
 
@@ -76,20 +75,18 @@ def bench_publish(source: Path, sizes: tuple[int, ...], home: Path) -> dict[str,
         )
     return {
         "sizes": found,
-        "seconds_exponent": exponent(found, "publish_s"),
-        "memory_exponent": exponent(found, "publish_peak_mb"),
+        "seconds_exponent": growth(found, "publish_s"),
+        "memory_exponent": growth(found, "publish_peak_mb"),
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
         "processor": platform.processor() or platform.machine(),
     }
 
 
-def exponent(found: list[dict[str, Any]], what: str) -> float | None:
-    """The slope of log ``what`` over log readings: 1 grows in step, 0 does not grow."""
-    if len(found) < 2:
-        return None
-    sizes = np.log([one["readings"] for one in found])
-    return round(float(np.polyfit(sizes, np.log([max(one[what], 1e-9) for one in found]), 1)[0]), 3)
+def growth(found: list[dict[str, Any]], what: str) -> float | None:
+    """`exponent` of ``what``: 1 grows in step with the readings, 0 does not grow."""
+    slope = exponent([one["readings"] for one in found], [max(one[what], 1e-9) for one in found])
+    return None if slope is None else round(slope, 3)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import pytest
 
 from nla_core.errors import NLAError
 from nla_core.store.manifest import current_version, read_manifest
-from precompute.benches.publish import bench_publish, child, exponent
+from precompute.benches.publish import bench_publish, child, growth
 from tests.helpers import make_dataset
 
 
@@ -32,5 +32,5 @@ def test_a_step_that_fails_is_told(tmp_path: Path) -> None:
 
 def test_an_exponent_is_a_slope() -> None:
     found = [{"readings": n, "s": 3.0 * n**2} for n in (10, 100, 1000)]
-    assert exponent(found, "s") == 2.0
-    assert exponent(found[:1], "s") is None
+    assert growth(found, "s") == 2.0
+    assert growth(found[:1], "s") is None
