@@ -30,6 +30,7 @@ from nla_core.nla.checkpoints import (
 )
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.families import keep_blocks, truncate
+from nla_core.nla.products import pack_products
 from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor, load_head
 from nla_core.nla.sidecar import Sidecar, load_sidecar
 from nla_core.nla.target import Target
@@ -194,9 +195,8 @@ def load_pair(
             "d_model", pair.d_model, target.parts.d_model, "Use the target that the pair explains"
         )
     progress("Loading the verbalizer")
-    verbalizer = LocalVerbalizer(
-        load_half(pair.av_dir, base.folder, dtype=kind, device=where), tokenizer, pair.av
-    )
+    av = pack_products(load_half(pair.av_dir, base.folder, dtype=kind, device=where))
+    verbalizer = LocalVerbalizer(av, tokenizer, pair.av)
     progress("Loading the reconstructor")
     reconstructor = load_reconstructor(
         pair.ar_dir, pair.ar, base.folder, tokenizer, dtype=kind, device=where

@@ -223,6 +223,7 @@ class Worker(threading.Thread):
             return
         wanted, asked = self._wanted(items), items[0][0].request.verbalizer
         group: list[tuple[Run, Unit, Reading]] = []
+        together = 1 if len(items) <= self.settings.first_batch else SCORED_TOGETHER
         told = _teller(self.desk, lease, items)
 
         def still_wanted(row: int) -> bool:
@@ -233,7 +234,7 @@ class Worker(threading.Thread):
             temperature=asked.temperature,
             max_new_tokens=asked.max_tokens,
             batch_size=len(items),
-            score_size=min(SCORED_TOGETHER, max(1, len(items) // 4)),
+            score_size=min(together, max(1, len(items) // 4)),
             still_wanted=still_wanted,
             cancelled=lambda: not lease.holds or self.retired,
             on_text=told,
@@ -242,7 +243,7 @@ class Worker(threading.Thread):
                 self.desk.unit_failed(lease, *items[row], _NO_VECTOR)
                 continue
             group.append((*items[row], reading))
-            if len(group) >= SCORED_TOGETHER or len(items) <= self.settings.first_batch:
+            if len(group) >= together:
                 self.desk.explained(lease, group)
                 group = []
         self.desk.explained(lease, group)

@@ -4,6 +4,7 @@ Knows how the three are run on the same vectors and compared. Knows nothing of q
 a reader would question: on a CPU processor time of the process is compared, not wall time, so that
 the ratio means the same on a busy machine and does not reward the use of more cores; on a GPU, wall
 time. The one-at-a-time reference is run on some of the vectors and scaled: they are independent.
+The references have the same weights as transformers leaves them, ours may have packed its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from transformers import GenerationConfig
 
 from nla_core.errors import EXIT_OK
 from nla_core.nla.injection import scale_for_injection
-from nla_core.nla.pair import find_pair, load_pair, pair_home
+from nla_core.nla.pair import (
+    Pair,
+    find_pair,
+    load_half,
+    load_pair,
+    pair_home,
+    resolve_target,
+)
 from nla_core.nla.verbalizer import LocalVerbalizer, strip_tags
 from precompute.benches.flops import Spent, clock
 from precompute.benches.machine import conditions
@@ -32,6 +40,7 @@ TARGETS = {"ratio_one_by_one": 8.0, "ratio_batched": 2.0}
 
 def bench_explain(
     verbalizer: LocalVerbalizer,
+    plain: LocalVerbalizer,
     vectors: Tensor,
     max_new_tokens: int,
     *,
@@ -40,22 +49,22 @@ def bench_explain(
 ) -> dict[str, Any]:
     """Explain ``[n, d_model]`` vectors in three ways; counts, seconds, and the ratios.
 
-    ``one_by_one`` vectors go through ``generate`` alone. The ways take turns for ``rounds`` rounds
+    ``plain`` is the same AV for the references. ``one_by_one`` vectors go through ``generate`` alone. The ways take turns for ``rounds`` rounds
     and the fastest run of each counts. ``ratio_*`` is the time of a reference over ours.
     """
     device, n = verbalizer.parts.device, len(vectors)
-    for texts in (_ours, plain_batch):  # what is done once, such as making room, is nobody's work
-        texts(verbalizer, vectors[:2], 4)
+    for av, texts in ((verbalizer, _ours), (plain, plain_batch)):
+        texts(av, vectors[:2], 4)  # what is done once, such as making room, is nobody's work
     best: dict[str, Spent] = {}
     found: dict[str, Sequence[str]] = {}
     for _ in range(rounds):
-        for name, texts, some in (
-            ("ours", _ours, vectors),
-            ("batched_generate", plain_batch, vectors),
-            ("one_by_one_generate", plain_texts, vectors[:one_by_one]),
+        for name, av, texts, some in (
+            ("ours", verbalizer, _ours, vectors),
+            ("batched_generate", plain, plain_batch, vectors),
+            ("one_by_one_generate", plain, plain_texts, vectors[:one_by_one]),
         ):
             with clock(device) as spent:
-                found[name] = texts(verbalizer, some, max_new_tokens)
+                found[name] = texts(av, some, max_new_tokens)
             scale = n / len(some)
             new = Spent(spent.wall_s * scale, spent.cpu_s * scale)
             old = best.get(name, new)
@@ -138,19 +147,30 @@ def plain_texts(verbalizer: LocalVerbalizer, vectors: Tensor, max_new_tokens: in
     ]
 
 
+def _as_it_is(pair: Pair, verbalizer: LocalVerbalizer) -> LocalVerbalizer:
+    """The same AV as transformers loads it, its adapter merged."""
+    parts = verbalizer.parts
+    base = resolve_target(pair).folder
+    model = load_half(pair.av_dir, base, dtype=parts.dtype, device=parts.device)
+    return LocalVerbalizer(model, verbalizer.tokenizer, pair.av)
+
+
 def main(args: argparse.Namespace) -> int:
     """Print times and ratios; ``--json`` gets all of it."""
     load_before = os.getloadavg()[0]
     pair = find_pair(args.nla)
     if args.random_weights:
         verbalizer = random_av(args.random_weights, pair, device=args.device, dtype=args.dtype)
+        plain = verbalizer
         draw = torch.Generator().manual_seed(0)
         vectors = torch.randn(args.vectors, verbalizer.parts.d_model, generator=draw)
     else:
         verbalizer = load_pair(pair, device=args.device, dtype=args.dtype).verbalizer
+        plain = _as_it_is(pair, verbalizer)
         vectors = TestSet.load(pair_home(args.nla) / FOLDER).hidden[: args.vectors]
     result = bench_explain(
         verbalizer,
+        plain,
         vectors,
         args.explanation_tokens,
         one_by_one=min(args.one_by_one, len(vectors)),

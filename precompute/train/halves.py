@@ -84,7 +84,7 @@ def find_halves(
 def load_verbalizer(halves: Halves, *, device: torch.device, dtype: torch.dtype) -> LocalVerbalizer:
     """The AV, frozen, its adapter merged."""
     model = load_half(halves.av_dir, halves.base.folder, dtype=dtype, device=device)
-    return LocalVerbalizer(model, halves.tokenizer, halves.av)
+    return LocalVerbalizer(pack_products(model), halves.tokenizer, halves.av)
 
 
 def load_reconstructor(

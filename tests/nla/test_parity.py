@@ -8,7 +8,7 @@ from transformers import GenerationConfig
 
 from nla_core.nla.injection import build_slot, render_chat, scale_for_injection
 from nla_core.nla.layout import prompt_ids, with_answer
-from nla_core.nla.pair import find_pair, load_pair
+from nla_core.nla.pair import find_pair, load_half, load_pair, resolve_target
 from nla_core.nla.reconstructor import encode_texts
 from nla_core.nla.target import Target
 from nla_core.nla.verbalizer import strip_tags
@@ -38,6 +38,13 @@ def _generate(model, tokenizer, *, max_new_tokens: int, **inputs) -> list[int]:
     return model.generate(**inputs, generation_config=config)[0].tolist()
 
 
+def plain_av(loaded):
+    """The AV's model as transformers loads it: no product packed, no attention exchanged."""
+    pair = loaded.pair
+    base = resolve_target(pair).folder
+    return load_half(pair.av_dir, base, dtype=torch.float32, device=torch.device("cpu"))
+
+
 @torch.no_grad()
 def _greedy(model, inputs: torch.Tensor, *, max_new_tokens: int) -> list[int]:
     """Whole forward passes, no cache: for classes whose ``generate`` takes no embeddings."""
@@ -59,14 +66,14 @@ def test_verbalizer_batch_equals_one_generate_a_vector(loaded) -> None:
     }
     slot = build_slot(verbalizer.sidecar, tokenizer)
     ids = [*slot.prefix_ids, slot.marker_id, *slot.suffix_ids, *slot.prefill_ids]
-    embed = verbalizer.parts.embed
+    embed, plain = verbalizer.parts.embed, plain_av(loaded)
     for row, vector in enumerate(scale_for_injection(vectors, 20.0)):
         inputs = embed(torch.tensor([ids])).clone()
         inputs[0, len(slot.prefix_ids)] = vector
         if verbalizer.parts.family.text_config:
-            new = _greedy(verbalizer.model, inputs, max_new_tokens=16)
+            new = _greedy(plain, inputs, max_new_tokens=16)
         else:
-            new = _generate(verbalizer.model, tokenizer, max_new_tokens=16, inputs_embeds=inputs)
+            new = _generate(plain, tokenizer, max_new_tokens=16, inputs_embeds=inputs)
         new = new[: new.index(tokenizer.eos_token_id)] if tokenizer.eos_token_id in new else new
         text = tokenizer.decode([*slot.prefill_ids, *new], skip_special_tokens=True)
         assert fast[row].text == strip_tags(text)[0]

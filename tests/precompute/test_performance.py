@@ -80,7 +80,7 @@ def test_the_roofline_of_a_tiny_pair(material: Material, monkeypatch: pytest.Mon
 def test_explaining_is_held_against_both_ways_to_generate(loaded: LoadedPair) -> None:
     vectors = torch.randn(4, D_MODEL, generator=torch.Generator().manual_seed(2))
     attention = loaded.verbalizer.model.config._attn_implementation
-    found = bench_explain(loaded.verbalizer, vectors, 5, one_by_one=2)
+    found = bench_explain(loaded.verbalizer, loaded.verbalizer, vectors, 5, one_by_one=2)
     assert found["same_texts_batched"] == 4
     assert found["same_texts_one_by_one"] == 2
     assert found["ratio_one_by_one"] > 0

@@ -1,0 +1,45 @@
+"""Packed products against the plain ones they take the place of."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from nla_core.nla.families import parts_of
+from nla_core.nla.products import PackedLinear, can_pack, pack_products
+from tests.tiny import FAMILIES, tiny_model
+
+pytestmark = pytest.mark.skipif(not can_pack(), reason="no oneDNN products on this machine")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 2, 7, 64, 300])
+def test_a_packed_layer_gives_the_same_states(rows: int, bias: bool) -> None:
+    plain = nn.Linear(48, 80, bias=bias).requires_grad_(False)
+    states = torch.randn(3, rows, 48, generator=torch.Generator().manual_seed(rows))
+    torch.testing.assert_close(PackedLinear(plain)(states), plain(states))
+    cut = states[:, -1:]  # not contiguous, as the last position of a batch
+    torch.testing.assert_close(PackedLinear(plain)(cut), plain(cut))
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_a_packed_model_predicts_the_same_and_keeps_its_shapes(family: str) -> None:
+    plain = tiny_model(family).eval().requires_grad_(False)
+    packed = pack_products(copy.deepcopy(plain))
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
+    assert any(isinstance(module, PackedLinear) for module in packed.modules())
+    torch.testing.assert_close(packed(ids).logits, plain(ids).logits, rtol=1e-4, atol=1e-5)
+    assert parts_of(packed).device == parts_of(plain).device
+    shapes = {name: weight.shape for name, weight in plain.named_parameters()}
+    found = {name: weight.shape for name, weight in packed.named_parameters()}
+    assert {name: found[name] for name in shapes} == shapes
+
+
+def test_what_learns_and_what_is_not_float32_stays_as_it_is() -> None:
+    learns = tiny_model("llama").requires_grad_(True)
+    half = tiny_model("llama").requires_grad_(False).to(torch.bfloat16)
+    for model in (learns, half):
+        assert not any(isinstance(m, PackedLinear) for m in pack_products(model).modules())
