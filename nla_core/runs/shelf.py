@@ -213,13 +213,13 @@ class Shelf:
                 while (held := self._loaded.get(key)) is None or self._next not in (None, key):
                     if held is None and self._may_load(key):
                         break
-                    if self._retired:
-                        raise Cancelled
                     if held is None and self._memory_mb:
                         self._next = self._next or key
                         self._say_waiting(key)
                     progress("waiting")
                     self._changed.wait(LOOK_SECONDS)
+                    if self._retired:
+                        raise Cancelled
             finally:
                 if self._next == key:
                     self._next = None
