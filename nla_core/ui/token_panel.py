@@ -84,8 +84,10 @@ def no_reading(token: TokenFacts) -> None:
 def invitation() -> None:
     """What stands in the panel while no token is locked."""
     draw(
-        '<p class="nla-empty"><b>No token is locked.</b><br>Point at a token to see what the model '
-        "represents there; click it, or press Enter, to lock it and read the numbers beside it.</p>"
+        '<p class="nla-empty nla-invitation"><span class="point"><b>No token is locked.</b><br>'
+        "Point at a token to see what the model represents there; click it, or press Enter, to "
+        'lock it and read the numbers beside it.</span><span class="touch">Tap a token to see what '
+        "the model represents there.</span></p>"
     )
 
 
