@@ -169,12 +169,14 @@ class Explainer:
         Yields ``(index of the transcript, reading)`` as texts finish, a few at a time: each is
         scored by the AR as soon as it is whole. Where memory is short, it goes on with half as
         many rows at a time, and what was made is kept. Raises NLAError for a position out of
-        range or an unusable vector, Cancelled between decode steps; what was yielded stays valid.
+        range, Cancelled between decode steps; what was yielded stays valid. Positions whose vector
+        has no direction (``Transcript.unreadable``) are left out.
         """
         owners, wanted = [], []
         for i, places in enumerate(positions):
             transcript = transcripts[i]
-            for position in self._checked(transcript, places):
+            lost = transcript.unreadable
+            for position in (p for p in self._checked(transcript, places) if p not in lost):
                 for sample in range(samples):
                     own = derive_seed(seed, transcript.transcript_id, position, sample)
                     owners.append(i)
@@ -295,9 +297,14 @@ class Explainer:
         trace: Trace,
         settings: dict[str, float],
     ) -> Transcript:
-        metrics.check_vectors(trace.hidden, name="activation")
-        norms = trace.hidden.norm(dim=-1)
+        """Positions whose vector has no direction have the norm 0, and cost only themselves.
+
+        Raises NLAError where that is true of everything there is to read.
+        """
+        norms = trace.hidden.norm(dim=-1).where(metrics.usable(trace.hidden), 0.0)
         percentiles = self.pair.reference.norm_percentile(norms)
+        is_known = trace.surprisal.isfinite().tolist()  # not at the first token
+        is_sure = trace.top_probs.isfinite().all(-1).tolist()
         decode = self.loaded.tokenizer.decode
         tokens = [
             Token(
@@ -310,16 +317,16 @@ class Explainer:
                 turn=piece.turn,
                 norm=float(norms[t]),
                 norm_pct=float(percentiles[t]),
-                surprisal=None if t == 0 else float(trace.surprisal[t]),
-                top_tokens=tuple(decode([i]) for i in trace.top_ids[t].tolist()),
-                top_probs=tuple(trace.top_probs[t].tolist()),
+                surprisal=float(trace.surprisal[t]) if is_known[t] else None,
+                top_tokens=tuple(decode([i]) for i in trace.top_ids[t].tolist() if is_sure[t]),
+                top_probs=tuple(p for p in trace.top_probs[t].tolist() if is_sure[t]),
             )
             for t, piece in enumerate(pieces)
         ]
         reply = self.loaded.tokenizer.decode(answer.ids, skip_special_tokens=True)
         said = as_said(messages, reply)
         ids = [piece.token_id for piece in pieces]
-        return Transcript(
+        made = Transcript(
             transcript_id=short_hash([self.pair.target, said, settings, ids]),
             messages=tuple(said),
             tokens=tuple(tokens),
@@ -327,6 +334,10 @@ class Explainer:
             n_answer_tokens=len(answer.ids),
             answer_finish=answer.finish if answer.ids else "none",
         )
+        content = content_positions(made)
+        if made.unreadable.issuperset(content):
+            metrics.check_vectors(trace.hidden[content], name="activation")
+        return made
 
 
 def _heard(

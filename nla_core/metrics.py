@@ -17,9 +17,15 @@ from torch.nn.functional import cosine_similarity, normalize
 from nla_core.errors import NLAError
 
 
+def usable(vectors: Tensor) -> Tensor:
+    """``[n]`` whether each has a direction; zero vectors have none, nor those that hold NaN or
+    infinite values."""
+    return torch.isfinite(vectors).all(-1) & (vectors.norm(dim=-1) != 0)
+
+
 def check_vectors(vectors: Tensor, *, name: str = "vector") -> None:
     """Refuse NaN, infinite and zero vectors: their direction, and so every score, is undefined."""
-    bad = ~torch.isfinite(vectors).all(-1) | (vectors.norm(dim=-1) == 0)
+    bad = ~usable(vectors)
     if bad.any():
         rows = bad.nonzero().flatten().tolist()
         raise NLAError(

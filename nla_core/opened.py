@@ -1,4 +1,4 @@
-"""What is opened once a process: datasets, searches over them, the sentence encoder.
+"""What is opened once a process: datasets, searches over them, the sentence encoder, models.
 
 Knows what is kept, for how many versions, and that two threads that ask at once get the same.
 Does not know who asks: pages and the JSON API share all of it. The decision a reader would
@@ -12,6 +12,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from nla_core.compare.corpus import Corpus
     from nla_core.explain import Explainer
     from nla_core.runs.runner import JobRunner
+    from nla_core.runs.shelves import Shelves
     from nla_core.search import Search
     from nla_core.steering.desk import Desk
     from nla_core.store.concepts import StoredScores
@@ -69,7 +71,7 @@ _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
 _ENCODERS: Final = Kept[MiniLM](1)
-_EXPLAINERS: Final[Kept[Explainer]] = Kept(1)
+_SHELVES: Final = Kept["Shelves"](1)
 _CORPORA: Final[Kept[Corpus]] = Kept(1)
 _SCORES: Final[Kept[StoredScores]] = Kept(8)
 _RUNNERS: Final = Kept["JobRunner"](1)
@@ -128,29 +130,28 @@ def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
     return _SCORES.get((of.root, of.version, concepts_key(concepts)), make)
 
 
-def explainer(pair_id: str) -> Explainer:
-    """The models of a pair that lies on this machine, loaded once (seconds to minutes).
+def shelves() -> Shelves:
+    """The models of this process. Raises NLAError for settings that cannot be read."""
+    from nla_core.runs.pairs import Pairs
+    from nla_core.runs.settings import WorkerSettings
+    from nla_core.runs.shelves import Shelves
 
-    Raises NLAError where there is no such pair, or it cannot be loaded.
+    return _SHELVES.get("shelves", lambda: Shelves(Pairs(), WorkerSettings.from_environment()))
+
+
+def explainer(pair_id: str) -> AbstractContextManager[Explainer]:
+    """The models of a pair that lies on this machine, for a ``with``: those of the queue.
+
+    Raises NLAError where there is no such pair, or it cannot be loaded (seconds to minutes).
     """
-    from nla_core.explain import Explainer
-    from nla_core.runs.pairs import configured
-
-    folders = configured()
-    if pair_id not in folders:
-        raise NLAError(
-            f"The pair {pair_id} is not on this machine",
-            why=f"it has {', '.join(folders) or 'none'}",
-            fix="Put its folder under data/nla, or name it in NLA_PAIRS",
-        )
-    return _EXPLAINERS.get(pair_id, lambda: Explainer.load(folders[pair_id]))
+    return shelves().using(pair_id)
 
 
 def steering() -> Desk:
     """Steering experiments of this process, with the models of ``explainer``."""
     from nla_core.steering.desk import Desk
 
-    return _DESKS.get("desk", lambda: Desk(explainer))
+    return _DESKS.get("desk", lambda: Desk(shelves()))
 
 
 def encoder() -> MiniLM:
@@ -181,18 +182,19 @@ def runner() -> JobRunner:
 
     Raises NLAError for settings that cannot be read, and where another process works on the folder.
     """
-    from nla_core.runs.pairs import Pairs
     from nla_core.runs.runner import JobRunner
-    from nla_core.runs.settings import Limits, WorkerSettings
+    from nla_core.runs.settings import Limits
     from nla_core.store.mounts import runs_home
 
     def make() -> JobRunner:
+        models = shelves()
         made = JobRunner(
             runs_home(),
-            pairs=Pairs(),
+            pairs=models.pairs,
             embedder=encoder(),
             limits=Limits.from_environment(),
-            settings=WorkerSettings.from_environment(),
+            settings=models.settings,
+            shelves=models,
         )
         made.start()
         return made

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from nla_core.prompts import Message
 from nla_core.schema import Section
@@ -21,9 +21,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+UNREADABLE: Final = (
+    "The model’s vector here is zero or holds values that are no numbers (NaN or infinite), so "
+    "there is nothing to read. Running the pair in float32 may help."
+)
+"""Why a position of ``Said.unreadable`` has no reading."""
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One position of a transcript; fields are the columns of ``schema.TOKENS``."""
+    """One position of a transcript; fields are the columns of ``schema.TOKENS``.
+
+    ``norm`` is 0 where the vector has no direction; that is the mark of such a position.
+    """
 
     position: int
     token_id: int
@@ -48,6 +58,11 @@ class Said:
     tokens: tuple[Token, ...]
     n_answer_tokens: int
     answer_finish: str  # "stop" | "length" | "none"
+
+    @property
+    def unreadable(self) -> frozenset[int]:
+        """Positions whose vector has no direction; `UNREADABLE` says why."""
+        return frozenset(token.position for token in self.tokens if not token.norm)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,8 @@ TOKENS = pa.schema(
         pa.field("role", pa.string(), nullable=False),  # Role
         pa.field("section", pa.string(), nullable=False),  # Section
         pa.field("turn", pa.int32(), nullable=False),  # index of the message, 0-based
-        pa.field("norm", pa.float32(), nullable=False),  # L2 of h after block K
+        # L2 of h after block K; 0 where h cannot be read, since it holds NaN or infinite values.
+        pa.field("norm", pa.float32(), nullable=False),
         pa.field("norm_pct", pa.float32(), nullable=False),  # 0-100 in the pair's reference set
         pa.field("surprisal", pa.float32()),  # nats, of this token given those before; null at 0
         pa.field("top_tokens", pa.list_(pa.string()), nullable=False),  # next-token predictions

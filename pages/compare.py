@@ -72,7 +72,7 @@ def reading_side(
     )
     reading = transcript.reading(position, view.sample)
     if reading is None:
-        token_panel.no_reading()
+        token_panel.no_reading(transcript.tokens[position])
         return
     own = rows[(rows["position"] == position) & (rows["sample"] == reading.sample)]
     claims(transcript, reading, own)

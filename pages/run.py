@@ -24,6 +24,7 @@ from nla_core.ui.html import draw, hint
 shell.ensure()
 
 POLL_SECONDS = 1.0
+ENDED_POLL_SECONDS = 5.0
 _PRESSED = "_nla_start_run"
 
 
@@ -53,6 +54,21 @@ def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
         run_live.failures(jobs, snapshot, visitor)
         run_live.prompts(snapshot, request, view, go)
         run_live.readings(jobs, snapshot, request, view, go)
+
+    look()
+    if not waits:
+        notice_changes(jobs, run_id)
+
+
+def notice_changes(jobs: JobRunner, run_id: str) -> None:
+    """A run that has ended may be taken up again, renamed or deleted in another tab."""
+    shown = jobs.revision(run_id)
+
+    @st.fragment(run_every=ENDED_POLL_SECONDS)
+    @shell.guarded
+    def look() -> None:
+        if jobs.revision(run_id) != shown:
+            st.rerun()
 
     look()
 

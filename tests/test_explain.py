@@ -187,3 +187,40 @@ def test_a_single_row_that_does_not_fit_is_refused(
     monkeypatch.setattr(explainer.loaded.verbalizer, "_prefill", prefill)
     with pytest.raises(NLAError, match="single row"):
         list(Explainer(explainer.loaded).explain(transcripts[:1], [[3, 4]], batch_size=4))
+
+
+def test_a_vector_without_a_direction_costs_its_position(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = _transcribe(explainer, [PROMPT])
+    content = explainer.content_positions(whole)
+    honest = explainer.loaded.target.trace
+    bad = {content[1]: float("nan"), content[3]: 0.0, content[4]: float("inf")}
+
+    @torch.inference_mode()
+    def trace(*args: object, **options: object) -> object:
+        found = honest(*args, **options)  # type: ignore[arg-type]
+        for position, value in bad.items():
+            found[0].hidden[position] = value
+        found[0].surprisal[content[2]] = float("nan")
+        found[0].top_probs[content[2]] = float("nan")
+        return found
+
+    monkeypatch.setattr(explainer.loaded.target, "trace", trace)
+    (made,) = _transcribe(explainer, [PROMPT])
+    assert made.unreadable == set(bad)
+    assert made.transcript_id == whole.transcript_id
+    assert all(t.norm == t.norm_pct == 0 for t in made.tokens if t.position in bad)
+    unsure = made.tokens[content[2]]
+    assert (unsure.surprisal, unsure.top_tokens, unsure.top_probs) == (None, (), ())
+    totals = []
+    readings = explainer.explain(
+        [made], [content], max_new_tokens=4, on_progress=lambda done, total: totals.append(total)
+    )
+    assert sorted(r.position for _, r in readings) == [p for p in content if p not in bad]
+    assert set(totals) == {len(content) - len(bad)}
+
+    bad |= dict.fromkeys(content, float("nan"))
+    (refused,) = explainer.transcribe([PROMPT], seeds=[1], max_new_tokens=8, temperature=0.0)
+    assert isinstance(refused, NLAError)
+    assert "NaN" in str(refused)

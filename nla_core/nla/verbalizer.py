@@ -8,6 +8,7 @@ after the marker is ever shared.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class LocalVerbalizer:
             i for i in (tokenizer.eos_token_id, tokenizer.pad_token_id) if i is not None
         )
         self._prefix: DynamicCache | None = None
+        self._making_prefix = threading.Lock()
 
     def verbalize(
         self,
@@ -137,12 +139,13 @@ class LocalVerbalizer:
 
     def _prefix_cache(self, n: int) -> DynamicCache:
         """The prompt before the marker for ``n`` rows; they share its memory until they go on."""
-        if self._prefix is None:
-            self._prefix = DynamicCache(config=self.parts.config)
-            device = self.parts.device
-            if self.slot.prefix_ids:
-                ids = torch.tensor([self.slot.prefix_ids], device=device)
-                self.parts.decoder(input_ids=ids, past_key_values=self._prefix, use_cache=True)
+        with self._making_prefix:  # whole before another thread sees it
+            if self._prefix is None:
+                made = DynamicCache(config=self.parts.config)
+                if self.slot.prefix_ids:
+                    ids = torch.tensor([self.slot.prefix_ids], device=self.parts.device)
+                    self.parts.decoder(input_ids=ids, past_key_values=made, use_cache=True)
+                self._prefix = made
         shared = copy(self._prefix)
         shared.layers = [copy(layer) for layer in self._prefix.layers]
         if self.slot.prefix_ids:

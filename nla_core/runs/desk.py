@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nla_core.errors import NLAError
-from nla_core.readings import Reading, Transcript
+from nla_core.readings import UNREADABLE, Reading, Transcript
 from nla_core.runs import journal
 from nla_core.runs.journal import RunFolder
 from nla_core.runs.schedule import Capacity, Explain, PairKey, Rotation, Transcribe, Work, pair_key
@@ -120,7 +120,10 @@ class Desk:
     def transcribed(
         self, lease: Lease, run: Run, index: int, transcript: Transcript, chosen: Sequence[int]
     ) -> None:
-        """Prompt ``index`` was read; ``chosen`` positions of it are to be explained."""
+        """Prompt ``index`` was read; ``chosen`` positions of it are to be explained.
+
+        It may have been read before. Where its answer is another one now, nothing of it counts.
+        """
         units = tuple(
             Unit(index, position, sample)
             for position in chosen
@@ -128,8 +131,15 @@ class Desk:
         )
         with _Taking(self, lease, run, {index}) as taken:
             if taken:
-                self.folder(run.run_id).write_transcript(index, transcript)
+                folder, before = self.folder(run.run_id), run.said.get(index)
+                if before is not None and before.transcript_id != transcript.transcript_id:
+                    folder.append([journal.anew_line(index)])
+                    run.forget(index)
+                folder.write_transcript(index, transcript)
                 run.transcripts[index] = transcript
+                lost = [unit for unit in units if unit.position in transcript.unreadable]
+                if lost:
+                    folder.append([journal.failure_line(unit, UNREADABLE) for unit in lost])
                 run.add_transcript(index, transcript, units)
 
     def prompt_failed(self, lease: Lease, run: Run, index: int, error: BaseException) -> None:

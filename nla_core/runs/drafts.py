@@ -3,7 +3,8 @@
 Knows turns, branches, and which of them may still be changed in place. Knows no page and no
 queue. The decision a reader would question: a branch that was run, or that came from somewhere, is
 never changed. An edit of it begins a branch of its own, which is the counterfactual, and the old
-one stays one click away; a branch that was only typed is changed in place, with an undo.
+one stays one click away; a branch that was only typed is changed in place, with an undo. A draft
+that another takes the place of is kept behind it, since a click should not cost an hour of typing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from nla_core.schema import Role
 
 MOST_BRANCHES = 30
 MOST_UNDO = 50
+MOST_REPLACED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Draft:
     at: int = 0
     before: tuple[Branch, ...] = ()  # earlier states of the branch that is typed in
     version: int = 0  # changes with everything that was not typed: fields are drawn anew
+    replaced: Draft | None = None  # what stood in the editor before this one was put there
 
     @classmethod
     def of(cls, messages: Sequence[Message], origin: str) -> Draft:
@@ -72,6 +75,22 @@ class Draft:
     @property
     def branch(self) -> Branch:
         return self.branches[self.at]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing would be lost with it."""
+        return len(self.branches) == 1 and not any(t.content.strip() for t in self.branch.turns)
+
+    def instead_of(self, earlier: Draft) -> Draft:
+        """This draft with a way back to the one it replaces, all of its branches included."""
+        back = earlier.replaced if earlier.is_empty else earlier
+        return replace(self, replaced=_no_deeper(back, MOST_REPLACED), version=earlier.version + 1)
+
+    def brought_back(self) -> Draft:
+        """The draft that this one replaced, as it was left."""
+        if self.replaced is None:
+            return self
+        return replace(self.replaced, version=self.version + 1)
 
     def look_at(self, at: int) -> Draft:
         return replace(self, at=at, before=(), version=self.version + 1)
@@ -138,3 +157,10 @@ class Draft:
         return replace(
             self, branches=branches, at=len(branches) - 1, before=(), version=self.version + 1
         )
+
+
+def _no_deeper(draft: Draft | None, most: int) -> Draft | None:
+    """``draft`` with at most ``most`` drafts on the way back, itself included."""
+    if draft is None or most == 0:
+        return None
+    return replace(draft, replaced=_no_deeper(draft.replaced, most - 1))

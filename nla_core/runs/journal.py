@@ -163,6 +163,11 @@ class RunFolder:
                 case "retry":
                     found.failures.clear()
                     found.prompt_failures.clear()
+                case "anew":
+                    for old in [u for u in found.readings if u.prompt == unit.prompt]:
+                        del found.readings[old]
+                    for old in [u for u in found.failures if u.prompt == unit.prompt]:
+                        del found.failures[old]
         return found
 
     def _lines(self) -> Iterator[dict[str, Any]]:
@@ -202,6 +207,11 @@ def failure_line(unit: Unit, why: str) -> dict[str, Any]:
 
 def prompt_line(index: int, why: str) -> dict[str, Any]:
     return {"k": "prompt", "p": index, "why": why}
+
+
+def anew_line(index: int) -> dict[str, Any]:
+    """All that stands before it of prompt ``index`` is of another answer."""
+    return {"k": "anew", "p": index}
 
 
 RETRY_LINE: dict[str, Any] = {"k": "retry", "p": 0}

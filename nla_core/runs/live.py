@@ -44,5 +44,7 @@ def folded(events: Iterable[Event], prompt: int) -> LivePrompt:
         elif event.kind == "failure":
             live.failures[at] = event.reason
         elif event.kind == "retry":
+            live.texts.pop(at, None)
+            live.readings.pop(at, None)
             live.failures.pop(at, None)
     return live

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from nla_core.errors import NLAError
@@ -69,16 +70,17 @@ class RemoteShelf:
     def has(self, key: PairKey) -> bool:
         return self.serves == key
 
-    def get(
+    @contextmanager
+    def using(
         self, key: PairKey, name: str, progress: Callable[[str], None] = lambda _: None
-    ) -> RemoteExplainer:
+    ) -> Iterator[RemoteExplainer]:
         """Raises WorkerLost where it is away, or was started with another pair since."""
         identity = self._identity
         if identity is None or identity.key != key:
             raise WorkerLost(f"{self.device} does not hold {name} any more", at_work=False)
         from nla_core.runs.remote import RemoteExplainer
 
-        return RemoteExplainer(self.address, identity)
+        yield RemoteExplainer(self.address, identity)
 
     def pace(self, explainer: object) -> float:
         """Tokens a second that the worker has measured when it started."""

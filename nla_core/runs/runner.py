@@ -32,7 +32,8 @@ from nla_core.runs.remote_wire import TOKEN_VARIABLE
 from nla_core.runs.request import RunRequest
 from nla_core.runs.schedule import PairKey, pair_key, places
 from nla_core.runs.settings import Limits, WorkerSettings
-from nla_core.runs.shelf import LoadExplainer, LoadState, Models, ModelState, Shelf
+from nla_core.runs.shelf import LoadState, Models, ModelState
+from nla_core.runs.shelves import Shelves
 from nla_core.runs.state import Event, Failure, Run, RunState, Snapshot
 from nla_core.runs.watchdog import Watchdog
 from nla_core.runs.worker import Worker
@@ -61,7 +62,10 @@ class Delta:
 
 
 class JobRunner:
-    """The queue of one folder of runs, and its threads. Every method is safe from any thread."""
+    """The queue of one folder of runs, and its threads. Every method is safe from any thread.
+
+    ``shelves`` are where its workers and everything else of this process have models.
+    """
 
     def __init__(
         self,
@@ -71,13 +75,13 @@ class JobRunner:
         embedder: Embedder,
         limits: Limits | None = None,
         settings: WorkerSettings | None = None,
-        load: LoadExplainer | None = None,
+        shelves: Shelves | None = None,
     ) -> None:
         self.home, self.pairs = home, pairs
         self.limits, self.settings = limits or Limits(), settings or WorkerSettings()
         self.history = History(home / HISTORY)
         self._desk = Desk(home)
-        self._load = load or pairs.load
+        self.shelves = shelves or Shelves(pairs, self.settings)
         self._embedder = embedder
         self._lock = FileLock(home / LOCK, thread_local=False)
         self._watchdog: Watchdog | None = None
@@ -102,7 +106,12 @@ class JobRunner:
                 self._desk.runs[run.run_id] = run
                 self._desk.settle(run)
         self._watchdog = Watchdog(
-            self._desk, self.settings, self._shelf, self._worker, self._publisher
+            self._desk,
+            self.settings,
+            self._shelf,
+            lambda device: self._shelf(device, anew=True),
+            self._worker,
+            self._publisher,
         )
         self._watchdog.start()
 
@@ -195,6 +204,14 @@ class JobRunner:
             again = since > len(run.events)  # the server was started anew in between
             found = tuple(run.events[0 if again else since :])
             return Delta(found, len(run.events), again)
+
+    def revision(self, run_id: str) -> tuple[object, ...]:
+        """Something that is another one as soon as anything about the run is; costs next to
+        nothing. Raises NLAError for a run that is not there."""
+        with self._desk.changed:
+            run = self._known(run_id)
+            named = run.request.name, run.request.note
+            return (run.state, run.version, run.error, len(run.events), *named)
 
     def said(self, run_id: str, prompt: int) -> Said | None:
         """The tokens of a prompt and its answer; None while it was not transcribed."""
@@ -342,17 +359,10 @@ class JobRunner:
         best = (LoadState.READY, LoadState.LOADING, LoadState.FAILED, LoadState.ABSENT)
         return min(states, key=lambda s: best.index(s.state), default=ModelState(LoadState.ABSENT))
 
-    def _shelf(self, device: str) -> Models:
-        asked = self.settings
+    def _shelf(self, device: str, *, anew: bool = False) -> Models:
         if is_address(device):
             return RemoteShelf(Address(device, os.environ.get(TOKEN_VARIABLE)))
-        return Shelf(
-            self._load,
-            device=device,
-            dtype=asked.dtype,
-            memory_mb=asked.memory_mb,
-            idle_s=asked.idle_unload_s,
-        )
+        return self.shelves.renewed(device) if anew else self.shelves.of(device)
 
     def _worker(self, shelf: Models) -> Worker:
         return Worker(self._desk, shelf, self.settings, self.history)

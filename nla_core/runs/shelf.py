@@ -1,9 +1,14 @@
 """Models of one device: loaded when they are first needed, let go when nobody asks for them.
 
-Knows which pairs are loaded, how large they are, and how that is told to a page. Knows no run. The
-decision a reader would question: the size of a pair is measured after it was loaded, so a limit on
-memory is kept by letting others go first and refusing a pair that does not fit alone; guessing
-from files would be wrong for adapters, GGUF and casts.
+Knows which pairs are loaded, who uses them, how large they are, and how that is told to a page.
+Knows no run. The decision a reader would question: several threads use a pair at once, without
+taking turns. In inference a model holds nothing of a call: hooks mind their own thread, caches
+belong to a call, and the verbalizer's prefix, which is shared, is only read once it is there. So an
+edit that is steered need not wait for a run.
+
+The size of a pair is measured after it was loaded: guessing from files would be wrong for adapters,
+GGUF and casts. A limit on memory is therefore kept by letting others go first, once nobody uses
+them, and by refusing a pair that does not fit alone.
 """
 
 from __future__ import annotations
@@ -11,11 +16,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from nla_core.errors import NLAError
+from nla_core.errors import Cancelled, NLAError
 from nla_core.runs.schedule import PairKey
 
 if TYPE_CHECKING:
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
     from nla_core.runs.remote_link import WorkerLost
 
 MEGABYTE = 1_000_000
+LOOK_SECONDS: Final = 1.0
+"""Who waits for a pair says so this often, which is a sign of life."""
 
 
 class LoadState(StrEnum):
@@ -82,9 +90,9 @@ class Models(Protocol):
 
     def has(self, key: PairKey) -> bool: ...
 
-    def get(
+    def using(
         self, key: PairKey, name: str, progress: Callable[[str], None] = ...
-    ) -> RunExplainer: ...
+    ) -> AbstractContextManager[RunExplainer]: ...
 
     def pace(self, explainer: Any) -> float: ...
 
@@ -115,11 +123,12 @@ class ModelState:
 class _Loaded:
     explainer: Explainer
     megabytes: int
-    used: float
+    used: float  # when somebody last let go of it
+    users: int = 0
 
 
 class Shelf:
-    """Used by one worker; its states are read from any thread."""
+    """Shared by all threads that need the models of this device."""
 
     serves: PairKey | None = None
 
@@ -130,7 +139,10 @@ class Shelf:
         self._memory_mb, self._idle_s = memory_mb, idle_s
         self._loaded: dict[PairKey, _Loaded] = {}
         self._states: dict[PairKey, ModelState] = {}
-        self._lock = threading.Lock()
+        self._loading: PairKey | None = None
+        self._next: PairKey | None = None  # waits for room: others let it go first
+        self._retired = False
+        self._changed = threading.Condition()
 
     def reach(self) -> bool:
         return True
@@ -145,52 +157,108 @@ class Shelf:
         return tokens_per_second(explainer)
 
     def state(self, key: PairKey) -> ModelState:
-        with self._lock:
+        with self._changed:
             return self._states.get(key, ModelState(LoadState.ABSENT))
 
     def has(self, key: PairKey) -> bool:
-        with self._lock:
+        with self._changed:
             return key in self._loaded
 
-    def get(
+    @contextmanager
+    def using(
         self, key: PairKey, name: str, progress: Callable[[str], None] = lambda _: None
-    ) -> Explainer:
-        """The pair, loaded if it is not. Raises NLAError where it cannot be, or is another one."""
-        with self._lock:
-            found = self._loaded.get(key)
-            if found is not None:
-                found.used = time.monotonic()
-                return found.explainer
-        return self._fetch(key, name, progress)
+    ) -> Iterator[Explainer]:
+        """The pair, loaded if it is not, and kept for as long as it is used.
+
+        Raises NLAError where it cannot be loaded, or is another one, Cancelled where the shelf was
+        given up while this waited. Whoever uses one pair must not ask for a second meanwhile: with
+        a limit on memory they might wait for each other.
+        """
+        held = self._take(key, name, progress)
+        try:
+            yield held.explainer
+        finally:
+            with self._changed:
+                held.users -= 1
+                held.used = time.monotonic()
+                self._changed.notify_all()
 
     def unload_idle(self) -> list[PairKey]:
         """Let go what was not used for the idle time; what that was."""
         limit = time.monotonic() - self._idle_s
-        with self._lock:
-            idle = [key for key, held in self._loaded.items() if held.used < limit]
-        return self._drop(idle) if self._idle_s else []
+        with self._changed:
+            idle = [k for k, held in self._loaded.items() if not held.users and held.used < limit]
+            if self._idle_s:
+                self._drop(idle)
+        return self._freed(idle) if self._idle_s else []
 
-    def clear(self) -> None:
-        self._drop(list(self._loaded))
+    def is_empty(self) -> bool:
+        """Whether nothing is loaded or being loaded."""
+        with self._changed:
+            return not self._loaded and self._loading is None
 
-    def _fetch(self, key: PairKey, name: str, progress: Callable[[str], None]) -> Explainer:
-        began = time.monotonic()
+    def retire(self) -> None:
+        """It is replaced: who waits for something here waits for nothing."""
+        with self._changed:
+            self._retired = True
+            self._changed.notify_all()
 
+    def _take(self, key: PairKey, name: str, progress: Callable[[str], None]) -> _Loaded:
         def note(text: str) -> None:
             self._say(key, ModelState(LoadState.LOADING, text))
             progress(text)
 
+        with self._changed:
+            try:
+                while (held := self._loaded.get(key)) is None or self._next not in (None, key):
+                    if held is None and self._may_load(key):
+                        break
+                    if held is None and self._memory_mb:
+                        self._next = self._next or key
+                        self._say_waiting(key)
+                    progress("waiting")
+                    self._changed.wait(LOOK_SECONDS)
+                    if self._retired:
+                        raise Cancelled
+            finally:
+                if self._next == key:
+                    self._next = None
+            if held is not None:
+                held.users += 1
+                return held
+            self._loading = key
+            others = [other for other in self._loaded if other != key] if self._memory_mb else []
+            self._drop(others)
+        try:
+            self._freed(others)
+            return self._fetch(key, name, note)
+        finally:
+            with self._changed:
+                self._loading = None
+                self._changed.notify_all()
+
+    def _may_load(self, key: PairKey) -> bool:
+        """Whether nothing else is being loaded, and what has to go for this is not used."""
+        if self._loading is not None or self._next not in (None, key):
+            return False
+        return not self._memory_mb or not any(held.users for held in self._loaded.values())
+
+    def _say_waiting(self, key: PairKey) -> None:
+        if self._loading != key:  # else whoever loads it says how far that is
+            note = "waiting until another pair is no longer in use"
+            self._states[key] = ModelState(LoadState.LOADING, note)
+
+    def _fetch(self, key: PairKey, name: str, note: Callable[[str], None]) -> _Loaded:
+        began = time.monotonic()
         note("Waiting for the model library")
         try:
-            if self._memory_mb:  # make room first: two pairs at once are what does not fit
-                self._drop([other for other in list(self._loaded) if other != key])
             explainer = self._load(name, device=self.device, dtype=self.dtype, progress=note)
             found = (explainer.pair.pair_id, explainer.pair.revision)
             if found != key:
                 raise NLAError(
                     f"The pair {name} is not the one that was asked for",
-                    why=f"its revision is {found[1]}, the run was made for {key[1]}",
-                    fix="Start the run again with the pair as it is now",
+                    why=f"its revision is {found[1]}, and {key[1]} was asked for",
+                    fix="Start the server again, and ask for the pair as it is now",
                 )
             size = megabytes_of(explainer)
             if self._memory_mb and size > self._memory_mb:
@@ -202,24 +270,26 @@ class Shelf:
         except BaseException as error:
             self._say(key, ModelState(LoadState.FAILED, str(error)))
             raise
-        with self._lock:
-            self._loaded[key] = _Loaded(explainer, size, time.monotonic())
-        self._say(key, ModelState(LoadState.READY, megabytes=size, load_s=time.monotonic() - began))
-        return explainer
+        took = time.monotonic() - began
+        with self._changed:
+            held = self._loaded[key] = _Loaded(explainer, size, time.monotonic(), users=1)
+            self._states[key] = ModelState(LoadState.READY, megabytes=size, load_s=took)
+        return held
 
-    def _drop(self, keys: list[PairKey]) -> list[PairKey]:
+    def _drop(self, keys: list[PairKey]) -> None:
+        for key in keys:
+            self._loaded.pop(key, None)
+            self._states.pop(key, None)
+
+    def _freed(self, keys: list[PairKey]) -> list[PairKey]:
         if keys:
             from nla_core.memory import free
 
-            with self._lock:
-                for key in keys:
-                    self._loaded.pop(key, None)
-                    self._states.pop(key, None)
             free()
         return keys
 
     def _say(self, key: PairKey, state: ModelState) -> None:
-        with self._lock:
+        with self._changed:
             self._states[key] = state
 
 

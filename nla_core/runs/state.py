@@ -16,7 +16,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from nla_core.errors import NLAError
-from nla_core.readings import Reading, Said, Transcript
+from nla_core.readings import UNREADABLE, Reading, Said, Transcript
 from nla_core.runs.request import RunRequest
 
 RATE_SECONDS = 30.0
@@ -155,12 +155,16 @@ class Run:
         self.said[index] = said
         self.units[index] = units
         self.events.append(Event("tokens", index))
-        known = self.readings.keys() | self.failures.keys()
+        known = {*self.readings, *self.failures, *self.pending, *self.leased}
         for unit in units:
+            if unit in known:
+                continue
             if self._is_beyond(unit):
                 count = len(said.tokens)
                 self.add_failure(unit, f"The answer ended before it: there are {count} tokens.")
-            elif unit not in known:
+            elif unit.position in said.unreadable:
+                self.add_failure(unit, UNREADABLE)
+            else:
                 self.pending.append(unit)
 
     def add_text(self, unit: Unit, explanation: str, finish: str) -> None:
@@ -180,6 +184,15 @@ class Run:
         self.prompt_failures[index] = reason
         self.events.append(Event("failure", index, reason=reason))
 
+    def forget(self, index: int) -> None:
+        """What was made of prompt ``index`` is of another answer; all of it is done again."""
+        for unit in self.units.pop(index, ()):
+            self.readings.pop(unit, None)
+            self.failures.pop(unit, None)
+            self.leased.discard(unit)
+            self.events.append(Event("retry", *unit))
+        self.pending = deque(unit for unit in self.pending if unit.prompt != index)
+
     def is_read(self, index: int) -> bool:
         """Whether prompt ``index`` has nothing left to explain."""
         waiting = any(unit.prompt == index for unit in self.pending)
@@ -191,10 +204,14 @@ class Run:
         return sorted(self.prompt_failures), sorted(units)
 
     def forgive(self) -> None:
-        """Everything that can be tried again is to be done again."""
+        """Everything that can be tried again is to be done again.
+
+        A prompt with a vector that could not be read is given to the target once more.
+        """
         prompts, units = self.forgivable()
-        self.untranscribed.extend(prompts)
-        self.pending.extend(units)
+        lost = {unit.prompt for unit in units if unit.position in self.said[unit.prompt].unreadable}
+        self.untranscribed.extend([*prompts, *sorted(lost)])
+        self.pending.extend(unit for unit in units if unit.prompt not in lost)
         self.events += [Event("retry", prompt) for prompt in prompts]
         self.events += [Event("retry", *unit) for unit in units]
         for unit in units:

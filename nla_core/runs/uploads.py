@@ -14,11 +14,12 @@ from pathlib import PurePath
 from typing import Any, Final, Literal
 
 from nla_core.errors import NLAError
-from nla_core.prompts import json_of, messages_of, shown, text_of
+from nla_core.prompts import Message, json_of, messages_of, shown, text_of
 from nla_core.runs.logs import log_prompts
 from nla_core.runs.request import RunPrompt
 from nla_core.runs.settings import Limits
 from nla_core.runs.tables import MAX_COLUMNS, csv_rows, parquet_rows
+from nla_core.schema import Role
 from nla_core.store.files import sha256_json
 
 Split = Literal["file", "line", "paragraph"]
@@ -49,7 +50,10 @@ _MAGIC: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which column holds what; a row needs ``messages`` or ``text``. None: not in this file."""
+    """Which column holds what; a row needs ``messages`` or ``text``. None: not in this file.
+
+    ``system`` goes before either; where messages begin with a system prompt, it has to be the same.
+    """
 
     text: str | None = None
     messages: str | None = None
@@ -320,15 +324,26 @@ def _prompt(row: Mapping[str, Any], mapping: Columns) -> RunPrompt:
     """One prompt. Raises ValueError that begins with the field."""
     title = row.get(mapping.title) if mapping.title else None
     label = str(title) if isinstance(title, str | int) else ""
+    system = row.get(mapping.system) if mapping.system else None
+    before: tuple[Message, ...] = ()
+    if system:
+        before = ({"role": "system", "content": text_of(system, str(mapping.system))},)
     if mapping.messages and row.get(mapping.messages) is not None:
         value = row[mapping.messages]
         value = json_of(value.encode()) if isinstance(value, str) else value
-        return RunPrompt(messages=messages_of(value, may_answer=True), title=label)
+        messages = messages_of(value, may_answer=True)
+        if messages[0]["role"] == Role.SYSTEM and before:
+            if messages[0] != before[0]:
+                raise ValueError(
+                    f"field '{mapping.system}': expected the system prompt of "
+                    f"'{mapping.messages}', {shown(messages[0]['content'])}, or none; "
+                    f"found {shown(system)}"
+                )
+            before = ()
+        return RunPrompt(messages=(*before, *messages), title=label)
     if mapping.text is None:
         raise ValueError(f"field '{mapping.messages}' is missing")
     asked = text_of(row.get(mapping.text), mapping.text)
-    system = row.get(mapping.system) if mapping.system else None
-    before = [{"role": "system", "content": text_of(system, "system")}] if system else []
     return RunPrompt(messages=(*before, {"role": "user", "content": asked}), title=label)
 
 

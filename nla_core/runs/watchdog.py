@@ -26,22 +26,27 @@ LOOK_SECONDS: Final = 0.5
 
 
 class Watchdog(threading.Thread):
-    """One worker a device, and one publisher: always there until ``stop``."""
+    """One worker a device, and one publisher: always there until ``stop``.
+
+    ``shelf_of`` gives a device's models, ``renewed`` the same afresh, without what may be in the
+    hands of a thread that hangs.
+    """
 
     def __init__(
         self,
         desk: Desk,
         settings: WorkerSettings,
-        make_shelf: Callable[[str], Models],
+        shelf_of: Callable[[str], Models],
+        renewed: Callable[[str], Models],
         make_worker: Callable[[Models], Worker],
         make_publisher: Callable[[], Publisher],
     ) -> None:
         super().__init__(name="runs-watchdog", daemon=True)
         self.desk, self.settings = desk, settings
-        self._make_shelf, self._make_worker = make_shelf, make_worker
+        self._renewed, self._make_worker = renewed, make_worker
         self._make_publisher = make_publisher
         self._stopping = threading.Event()
-        self.workers = [make_worker(make_shelf(name)) for name in settings.device_names]
+        self.workers = [make_worker(shelf_of(name)) for name in settings.device_names]
         self.publisher = make_publisher()
         self.n_replaced = 0
 
@@ -64,7 +69,7 @@ class Watchdog(threading.Thread):
                 self._replace(slot, worker, worker.shelf)
             elif silent > limit:
                 LOG.error("The worker of %s gave no sign for %.0f s", worker.shelf.device, silent)
-                self._replace(slot, worker, self._make_shelf(worker.shelf.device))
+                self._replace(slot, worker, self._renewed(worker.shelf.device))
         self._refuse_orphans()
         if not self.publisher.is_alive():
             LOG.error("The publisher died and is replaced")

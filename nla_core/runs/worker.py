@@ -14,7 +14,8 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from nla_core.errors import Cancelled, NLAError
@@ -54,6 +55,7 @@ class Worker(threading.Thread):
         self._retired = threading.Event()
         self._pair: PairKey | None = None
         self._pair_since = 0.0
+        self._warm: set[PairKey] = set()
 
     def retire(self) -> None:
         self._retired.set()
@@ -105,43 +107,51 @@ class Worker(threading.Thread):
     def _do(self, lease: Lease) -> bool:
         """Whether it went well; False lays suspicion on what did not come in."""
         run = lease.work.lead
-        try:
-            explainer = self._explainer(lease.key, run.request.pair)
-        except WorkerLost:
-            raise
-        except Exception as error:
-            if not isinstance(error, NLAError):
-                LOG.exception("The pair %s cannot be loaded", run.request.pair)
-            self.desk.fail_runs(lease.key, _explained(error, run.request.pair))
-            return True
-        if lease.key != self._pair:
-            self._pair, self._pair_since = lease.key, time.monotonic()
-        try:
-            if isinstance(lease.work, Transcribe):
-                return self._transcribe(explainer, lease, lease.work)
-            return self._explain(explainer, lease, lease.work)
-        except Cancelled:
-            return True
+        with ExitStack() as held:
+            try:
+                explainer = held.enter_context(self._models(lease.key, run.request.pair))
+            except Cancelled:
+                return True
+            except WorkerLost:
+                raise
+            except Exception as error:
+                if not isinstance(error, NLAError):
+                    LOG.exception("The pair %s cannot be loaded", run.request.pair)
+                if not self.retired:  # else another tries
+                    self.desk.fail_runs(lease.key, _explained(error, run.request.pair))
+                return True
+            if lease.key != self._pair:
+                self._pair, self._pair_since = lease.key, time.monotonic()
+            try:
+                if isinstance(lease.work, Transcribe):
+                    return self._transcribe(explainer, lease, lease.work)
+                return self._explain(explainer, lease, lease.work)
+            except Cancelled:
+                return True
 
-    def _explainer(self, key: PairKey, name: str) -> RunExplainer:
-        if self.shelf.has(key):
-            return self.shelf.get(key, name)
+    @contextmanager
+    def _models(self, key: PairKey, name: str) -> Iterator[RunExplainer]:
+        """The pair for as long as it is worked with; others may be using it, too."""
 
         def beat(_: str) -> None:
             self.loading_beat = time.monotonic()
 
+        was_there = self.shelf.has(key)
         self.loading_beat = self.loading_since = time.monotonic()
-        try:
-            explainer = self.shelf.get(key, name, beat)
-            self.history.learn(
-                key, self.shelf.device, Kind.LOAD, 1, time.monotonic() - self.loading_since
-            )
-            self._warm_up(explainer, key)
-            return explainer
-        finally:
-            self.loading_since = None
-            if self.lease is not None:
-                self.lease.beat = time.monotonic()
+        with ExitStack() as held:
+            try:
+                explainer = held.enter_context(self.shelf.using(key, name, beat))
+                if not was_there:
+                    took = self.shelf.state(key).load_s
+                    self.history.learn(key, self.shelf.device, Kind.LOAD, 1, took)
+                if not was_there or key not in self._warm:
+                    self._warm_up(explainer, key)
+                    self._warm.add(key)
+            finally:
+                self.loading_since = None
+                if self.lease is not None:
+                    self.lease.beat = time.monotonic()
+            yield explainer
 
     def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
         """A first guess of the pace, right after loading."""

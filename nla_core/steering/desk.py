@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nla_core.errors import Cancelled, NLAError
 from nla_core.steering.experiment import Experiment
@@ -51,15 +51,23 @@ class Seen:
         return self.status in (Status.WAITING, Status.RUNNING)
 
 
-class Desk:
-    """Safe to share between threads. ``explainer`` gives the models of a pair, loaded once."""
+class Models(Protocol):
+    """Where pairs are loaded: `nla_core.runs.shelves.Shelves`, or what a test puts there."""
 
-    def __init__(self, explainer: Callable[[str], Explainer]) -> None:
-        self._explainer = explainer
+    def ready(self, name: str) -> bool: ...
+
+    def using(self, name: str) -> AbstractContextManager[Explainer]: ...
+
+
+class Desk:
+    """Safe to share between threads. An experiment uses ``models`` as long as it runs."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
         self._seen: OrderedDict[str, Seen] = OrderedDict()
         self._waiting: deque[Experiment] = deque()
         self._stops: dict[str, threading.Event] = {}
-        self._loading: dict[str, NLAError | bool] = {}
+        self._not_loaded: dict[str, NLAError] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -121,27 +129,28 @@ class Desk:
 
         Raises NLAError where they could not be loaded; the call after that tries again.
         """
+        if self._models.ready(pair):
+            return True
         with self._changed:
-            state = self._loading.setdefault(pair, False)
-            if isinstance(state, NLAError):
-                del self._loading[pair]
-                raise state
+            error = self._not_loaded.pop(pair, None)
+            if error is not None:
+                raise error
             name = f"steering-load-{pair}"
-            if not state and not any(t.name == name for t in threading.enumerate()):
+            if not any(t.name == name for t in threading.enumerate()):
                 threading.Thread(target=self._load, args=(pair,), name=name, daemon=True).start()
-            return state
+            return False
 
     def _load(self, pair: str) -> None:
-        found: NLAError | bool = True
         try:
-            self._explainer(pair)
+            with self._models.using(pair):
+                return
         except NLAError as error:
             found = error
         except Exception as error:  # told to whoever asked, not to a log nobody reads
             _log.exception("loading %s failed", pair)
             found = _bug(error)
         with self._changed:
-            self._loading[pair] = found
+            self._not_loaded[pair] = found
 
     def _work(self) -> None:
         while True:
@@ -160,10 +169,10 @@ class Desk:
 
         outcome, error, status = None, None, Status.DONE
         try:
-            explainer = self._explainer(experiment.pair)
-            for outcome in steer(explainer, experiment, cancelled=stop.is_set):
-                with self._changed:
-                    self._put(key, Seen(Status.RUNNING, outcome))
+            with self._models.using(experiment.pair) as explainer:
+                for outcome in steer(explainer, experiment, cancelled=stop.is_set):
+                    with self._changed:
+                        self._put(key, Seen(Status.RUNNING, outcome))
         except Cancelled:
             status = Status.CANCELLED
         except NLAError as refused:

@@ -79,7 +79,8 @@ def _read(_dataset: Dataset, version: str, left: str, right: str) -> Difference:
         ids = _dataset.tokens(row["transcript_id"])["token_id"].tolist()
         places.append(Place(ids, int(row["position"])))
     pair = str(_dataset.manifest.pair.get("pair_id", ""))
-    return read_difference(opened.explainer(pair), *places)
+    with opened.explainer(pair) as explainer:
+        return read_difference(explainer, *places)
 
 
 def difference(left: str, right: str) -> tuple[Piece, Piece]:

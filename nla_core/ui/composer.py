@@ -8,7 +8,6 @@ its run says the same once it was run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final, Literal
 
 import streamlit as st
@@ -44,7 +43,7 @@ def keep(changed: Draft) -> None:
 
 def begin_with(changed: Draft) -> None:
     """Put a conversation from elsewhere into the editor. For callbacks."""
-    keep(replace(changed, version=draft().version + 1))
+    keep(changed.instead_of(draft()))
     st.session_state["run_mode"] = "chat"
 
 
@@ -93,6 +92,14 @@ def _chat(dataset: Dataset, limits: Limits) -> tuple[RunPrompt, ...]:
         _button(words, "add_turn", lambda: keep(draft().added(role)), icon="add")
         if now.before:
             _button("Undo", "undo", lambda: keep(draft().undone()), icon="undo")
+        if now.replaced is not None:
+            _button(
+                "Earlier draft",
+                "earlier_draft",
+                lambda: keep(draft().brought_back()),
+                icon="history",
+                help="Brings back what stood here before, with its branches.",
+            )
         _starting_points(dataset)
         if len(turns) > 1 or turns[0].content or len(now.branches) > 1:
             _button("Start afresh", "afresh", lambda: begin_with(Draft()), icon="delete_sweep")
@@ -210,5 +217,7 @@ def _text(limits: Limits) -> tuple[RunPrompt, ...]:
     return (RunPrompt(text=text),) if text.strip() else ()
 
 
-def _button(words: str, key: str, do: Callable[[], None], icon: str = "add") -> None:
-    st.button(words, key=key, icon=f":material/{icon}:", type="tertiary", on_click=do)
+def _button(
+    words: str, key: str, do: Callable[[], None], icon: str = "add", help: str | None = None
+) -> None:
+    st.button(words, key=key, icon=f":material/{icon}:", type="tertiary", on_click=do, help=help)

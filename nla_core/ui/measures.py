@@ -104,7 +104,7 @@ def along(
     tokens = [token for token in view.tokens if token.section == "content"]
     if measure == "surprisal":
         return {t.position: t.surprisal for t in tokens if t.surprisal is not None}
-    return {t.position: t.norm_pct for t in tokens}
+    return {t.position: t.norm_pct for t in tokens if t.norm}
 
 
 def colouring(

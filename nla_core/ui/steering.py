@@ -209,7 +209,8 @@ def _read(view: SteerView, source: Source) -> None:
 
     with st.spinner("Reading the last token"):
         bare = Experiment(source.pair, (), prompt=source.prompt)
-        said = said_at(opened.explainer(source.pair), bare)
+        with opened.explainer(source.pair) as explainer:
+            said = said_at(explainer, bare)
     if not said:
         raise NLAError(
             "The verbalizer wrote nothing",
@@ -271,9 +272,8 @@ def fidelities(view: SteerView, source: Source, experiment: Experiment) -> None:
         return
     from nla_core.steering.reading import fidelity_of
 
-    found = fidelity_of(
-        opened.explainer(source.pair), experiment, source.original, view.edited.strip()
-    )
+    with opened.explainer(source.pair) as explainer:
+        found = fidelity_of(explainer, experiment, source.original, view.edited.strip())
     rows = [
         fill(
             "<tr><th scope='row'>{name}</th><td>{fve}</td><td>{cosine}</td><td>{centred}</td></tr>",

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import streamlit as st
 
-from nla_core.schema import FLAG_TEXT, Flag, Role
+from nla_core.readings import UNREADABLE
+from nla_core.schema import FLAG_TEXT, Flag, Role, Section
 from nla_core.ui import charts
 from nla_core.ui.explanation import explanation
 from nla_core.ui.html import Piece, draw, fill, join
@@ -58,7 +59,7 @@ def token_panel(
     token_line(view, token, markup=markup, on_step=on_step)
     _choices(view, token, sample if reading is None else reading.sample, on_step=on_step)
     if reading is None:
-        no_reading()
+        no_reading(token)
     else:
         explanation(view, reading, paragraph=paragraph)
         flags(reading)
@@ -67,18 +68,26 @@ def token_panel(
     _expected_next(view, token)
 
 
-def no_reading() -> None:
-    draw(
-        '<p class="nla-empty">There is no reading here: this token is part of the chat template, '
-        "and only the text of the conversation is explained.</p>"
-    )
+def no_reading(token: TokenFacts) -> None:
+    if not token.norm:
+        why = UNREADABLE
+    elif token.section == Section.CONTENT:
+        why = "There is no reading here: this token was not among those that were read."
+    else:
+        why = (
+            "There is no reading here: this token is part of the chat template, and only the text "
+            "of the conversation is explained."
+        )
+    draw('<p class="nla-empty">{why}</p>', why=why)
 
 
 def invitation() -> None:
     """What stands in the panel while no token is locked."""
     draw(
-        '<p class="nla-empty"><b>No token is locked.</b><br>Point at a token to see what the model '
-        "represents there; click it, or press Enter, to lock it and read the numbers beside it.</p>"
+        '<p class="nla-empty nla-invitation"><span class="point"><b>No token is locked.</b><br>'
+        "Point at a token to see what the model represents there; click it, or press Enter, to "
+        'lock it and read the numbers beside it.</span><span class="touch">Tap a token to see what '
+        "the model represents there.</span></p>"
     )
 
 
@@ -189,7 +198,8 @@ def _numbers(token: TokenFacts, reading: ReadingFacts | None, pair: Mapping[str,
             ("cosine", signed(reading.cosine), ""),
             ("centred cosine", signed(reading.centred_cosine), ""),
         ]
-    rows.append(("‖h‖", f"{token.norm:.4g}", f"{ordinal(token.norm_pct)} pct"))
+    if token.norm:
+        rows.append(("‖h‖", f"{token.norm:.4g}", f"{ordinal(token.norm_pct)} pct"))
     if token.surprisal is not None:
         likely = charts.percent(charts.probability(token.surprisal) or 0.0)
         rows.append(("surprisal", f"{token.surprisal:.1f}", f"nats, p {likely}"))

@@ -26,6 +26,7 @@ from nla_core.views import SteerView, parse_steer, parse_steer_query
 from tests.app.conftest import Open
 from tests.app.test_explore import component, content_positions, html, reading
 from tests.helpers import transcript_id_of
+from tests.steering.test_desk import Loaded
 from tests.tiny import tiny_pair
 
 STEER = "pages/steer.py"
@@ -41,9 +42,10 @@ def explainer(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
 @pytest.fixture
 def desk(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """A desk of its own whose only pair is the tiny one, loaded."""
-    made = Desk(lambda pair: explainer)
+    models = Loaded(lambda pair: explainer)
+    made = Desk(models)
     monkeypatch.setattr(opened, "steering", lambda: made)
-    monkeypatch.setattr(opened, "explainer", lambda pair: explainer)
+    monkeypatch.setattr(opened, "explainer", models.using)
     while not made.loaded("tiny"):
         time.sleep(0.01)
     return made
@@ -132,7 +134,7 @@ def test_an_edit_is_shown_and_a_missing_pair_refused(open_app: Open, dataset_roo
     assert seen is not None
     assert seen.status == Status.FAILED
     app.run()
-    assert "tiny-L2 is not on this machine" in html(app)
+    assert "There is no pair “tiny-L2” here" in html(app)
     app.button(key="steer_reset").click().run()
     assert asked(app).edited == ""
 

@@ -18,6 +18,7 @@ from nla_core.runs.pairs import Pairs
 from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Which
 from nla_core.runs.runner import JobRunner
 from nla_core.runs.settings import Limits, WorkerSettings
+from nla_core.runs.shelves import Shelves
 from nla_core.runs.state import RunState, Snapshot
 from nla_core.store.dataset import Dataset
 from tests.precompute.fake import HashEmbedder
@@ -83,13 +84,14 @@ class Bench:
 
     def stopped(self, limits: Limits | None = None, **settings: Any) -> JobRunner:
         """One whose threads do not run: what is submitted waits."""
+        pairs, asked = Pairs(lambda: {"tiny": self.pair}), replace(SETTINGS, **settings)
         made = JobRunner(
             self.home,
-            pairs=Pairs(lambda: {"tiny": self.pair}),
+            pairs=pairs,
             embedder=HashEmbedder(),
             limits=limits,
-            settings=replace(SETTINGS, **settings),
-            load=self._load,
+            settings=asked,
+            shelves=Shelves(pairs, asked, self._load),
         )
         self.runners.append(made)
         return made

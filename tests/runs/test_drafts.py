@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nla_core.errors import NLAError
-from nla_core.runs.drafts import MOST_BRANCHES, Branch, Draft, Turn
+from nla_core.runs.drafts import MOST_BRANCHES, MOST_REPLACED, Branch, Draft, Turn
 from nla_core.schema import Role
 
 SAID = [{"role": "user", "content": "Hello?"}, {"role": "assistant", "content": "Yes."}]
@@ -68,3 +68,34 @@ def test_branches_stay_few_and_their_parents_exist(edits: list[tuple[int, str]])
         assert 0 <= draft.at < len(draft.branches)
         assert draft.branches[0].turns[0].content == "Hello?", "the first one is kept"
         assert draft.branch.parent is None or draft.branch.parent < len(draft.branches)
+
+
+def test_a_draft_that_was_replaced_comes_back_with_its_branches() -> None:
+    mine = Draft.of(SAID, "a corpus").typed(1, "No.").typed(0, "Is it?").look_at(1)
+    other = Draft.of(SAID, "another").instead_of(mine)
+    assert other.replaced == mine
+    assert other.version > mine.version, "fields are drawn anew"
+    edited = other.typed(0, "Changed").was_run("run-1")
+    back = edited.brought_back()
+    assert (back.branches, back.at, back.before) == (mine.branches, mine.at, mine.before)
+    assert back.version > edited.version
+    assert Draft().brought_back() == Draft()
+
+
+def test_an_empty_draft_is_not_kept_but_what_stood_before_it_is() -> None:
+    mine = Draft().typed(0, "an hour of typing")
+    afresh = Draft().instead_of(mine)
+    assert afresh.replaced == mine
+    assert Draft.of(SAID, "a corpus").instead_of(afresh).replaced == mine
+    assert Draft().instead_of(Draft()).replaced is None
+
+
+def test_the_way_back_has_an_end() -> None:
+    now = Draft().typed(0, "0")
+    for n in range(1, 3 * MOST_REPLACED):
+        now = Draft().typed(0, str(n)).instead_of(now)
+    steps = []
+    while now.replaced is not None:
+        now = now.brought_back()
+        steps.append(int(now.branch.turns[0].content))
+    assert steps == list(range(3 * MOST_REPLACED - 2, 2 * MOST_REPLACED - 2, -1))

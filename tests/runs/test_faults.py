@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from nla_core.errors import NLAError
 from nla_core.runs import publishing
-from nla_core.runs.request import Positions, Which
+from nla_core.runs.live import folded
+from nla_core.runs.request import Positions, Sampling, Which
 from nla_core.runs.state import RunState
+from nla_core.store.integrity import problems
 from tests.runs.conftest import SOON, Bench, ask, ends, no_place_is_taken, sentence, whole
+from tests.tiny import LAYER
 
 DIES = pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 BAD = "poison"
@@ -127,11 +131,12 @@ def test_an_exception_inside_decode_costs_one_position(
     no_place_is_taken(runner)
 
 
-def test_activations_that_are_no_numbers_cost_one_prompt(bench: Bench) -> None:
-    runner = bench.runner()
+@pytest.fixture
+def nan_at(bench: Bench) -> Iterator[NanAt]:
+    """Block K's output holds NaN wherever the target reads the poisoned token."""
     parts = bench.real.loaded.target.parts
-    honest = parts.layers[2].forward
-    poisoned = bench.real.loaded.tokenizer(BAD)["input_ids"][0]
+    honest = parts.layers[LAYER].forward
+    made = NanAt(bench.real.loaded.tokenizer(BAD)["input_ids"][0])
     seen: list[torch.Tensor] = []
 
     def remember(_module: object, args: tuple[torch.Tensor, ...]) -> None:
@@ -139,33 +144,112 @@ def test_activations_that_are_no_numbers_cost_one_prompt(bench: Bench) -> None:
 
     def forward(states: torch.Tensor, *args: object, **options: object) -> object:
         out = honest(states, *args, **options)
-        if seen and seen[0].shape[1] == states.shape[1]:
-            rows = (seen[0] == poisoned).any(-1)
+        if made.on and seen[0].shape[1] == states.shape[1]:
             out = out.clone()
-            out[rows, -1] = float("nan")
+            out[made.where(seen[0])] = float("nan")
         return out
 
     handle = parts.embed.register_forward_pre_hook(remember)
-    parts.layers[2].forward = forward  # type: ignore[method-assign]
-    try:
-        mixed = runner.submit(ask(sentence(3), f"{BAD} {sentence(4)}", sentence(5)), "ann").run_id
-        good = runner.submit(ask(sentence(6)), "bob").run_id
-        whole(bench, runner, good)
-        end = runner.wait(mixed, SOON)
-    finally:
-        handle.remove()
-        parts.layers[2].forward = honest  # type: ignore[method-assign]
+    parts.layers[LAYER].forward = forward  # type: ignore[method-assign]
+    yield made
+    handle.remove()
+    parts.layers[LAYER].forward = honest  # type: ignore[method-assign]
+
+
+@dataclass(slots=True)
+class NanAt:
+    token: int
+    on: bool = True
+    everywhere: bool = False
+
+    def where(self, ids: torch.Tensor) -> torch.Tensor:
+        """``[n, T]`` bool."""
+        hit = ids == self.token
+        return hit.any(-1, keepdim=True).expand_as(ids) if self.everywhere else hit
+
+
+def test_activations_that_are_no_numbers_cost_their_positions(bench: Bench, nan_at: NanAt) -> None:
+    runner = bench.runner()
+    prompts = ask(sentence(3), f"rain falls {BAD} {sentence(4)}", sentence(5), target=Sampling(0))
+    mixed = runner.submit(prompts, "ann").run_id
+    end = runner.wait(mixed, SOON)
     assert end.state is RunState.DONE
-    failed = {failure.prompt for failure in runner.failures(mixed)}
-    assert 1 in failed
-    assert all("NaN" in failure.reason for failure in runner.failures(mixed))
-    rows = bench.dataset(mixed).transcripts().set_index("prompt_id")
-    assert rows.loc["prompt-0002", "status"] == "error"
-    assert "NaN" in rows.loc["prompt-0002", "error"]
-    assert rows.loc["prompt-0001", "status"] == "ok"
-    assert runner.retry(mixed, "ann") == len(failed)
+    failures = runner.failures(mixed)
+    said = runner.said(mixed, 1)
+    assert said is not None
+    poisoned = [t.position for t in said.tokens if t.token_id == nan_at.token]
+    assert [(f.prompt, f.position) for f in failures] == [(1, p) for p in poisoned]
+    assert all("NaN" in failure.reason for failure in failures)
+    assert end.done == end.total - len(poisoned) > 0
+
+    dataset = bench.dataset(mixed)  # which holds itself to be whole and finite
+    rows = dataset.transcripts().set_index("prompt_id")
+    assert set(rows["status"]) == {"ok"}
+    assert dataset.manifest.settings["failed_positions"] == len(poisoned)
+    tokens = dataset.tokens(str(rows.loc["prompt-0002", "transcript_id"]))
+    assert tokens.index[tokens["norm"] == 0].tolist() == poisoned
+    assert problems(dataset.directory, dataset.manifest) == []
+
+    assert runner.retry(mixed, "ann") == len(poisoned)  # it is no better
+    assert runner.wait(mixed, SOON).failed == len(poisoned)
+    assert [f.position for f in runner.failures(mixed)] == poisoned
+    before = {e.reading for e in runner.events(mixed).events if e.kind == "reading"}
+    runner.stop()
+    runner = bench.runner()
+    assert [f.position for f in runner.failures(mixed)] == poisoned
+
+    nan_at.on = False
+    assert runner.retry(mixed, "ann") == len(poisoned)
     whole(bench, runner, mixed)
+    after = {e.reading for e in runner.events(mixed).events if e.kind == "reading"}
+    assert before < after
+    assert len(after) == len(before) + len(poisoned), "what was read is not read again"
     no_place_is_taken(runner)
+
+
+def test_a_retry_that_gives_another_answer_reads_the_whole_prompt_anew(
+    bench: Bench, nan_at: NanAt
+) -> None:
+    """With NaN among the logits the answer was nonsense; none of its readings may stay."""
+    runner = bench.runner()
+    asked = ask(f"{BAD} {sentence(4)} {BAD}", sentence(5))
+    run_id = runner.submit(asked, "ann").run_id
+    end = runner.wait(run_id, SOON)
+    assert end.failed
+    old = runner.said(run_id, 0)
+    nan_at.on = False
+    assert runner.retry(run_id, "ann") > 0
+    whole(bench, runner, run_id)
+    new = runner.said(run_id, 0)
+    assert old is not None
+    assert new is not None
+    assert not new.unreadable
+    assert new.transcript_id != old.transcript_id
+    dataset = bench.dataset(run_id)
+    assert new.transcript_id in set(dataset.transcripts()["transcript_id"])
+    live = folded(runner.events(run_id).events, 0)
+    assert len(live.readings) == len(dataset.readings(new.transcript_id))
+    runner.stop()
+    again = bench.runner()
+    found = folded(again.events(run_id).events, 0)
+    assert found.readings == live.readings
+
+
+def test_a_prompt_of_nothing_but_nan_fails_as_a_whole(bench: Bench, nan_at: NanAt) -> None:
+    nan_at.everywhere = True
+    runner = bench.runner()
+    asked = ask(sentence(3), f"{BAD} {sentence(4)}", target=Sampling(0))
+    run_id = runner.submit(asked, "ann").run_id
+    end = runner.wait(run_id, SOON)
+    assert (end.state, end.failed) == (RunState.DONE, 1)
+    (failure,) = runner.failures(run_id)
+    assert (failure.prompt, failure.position) == (1, None)
+    assert "NaN" in failure.reason
+    rows = bench.dataset(run_id).transcripts().set_index("prompt_id")
+    assert rows.loc["prompt-0002", "status"] == "error"
+    nan_at.on = False
+    assert runner.retry(run_id, "ann") == 1
+    whole(bench, runner, run_id)
 
 
 def test_a_score_that_is_no_number_is_a_failed_position(

@@ -285,3 +285,34 @@ def test_a_file_without_conversations_is_refused_by_its_own_name() -> None:
         read_upload("odd.json", b'{"numbers": [1]}', Limits())
     assert "odd.json" in str(refused.value)
     assert "/tmp" not in str(refused.value)
+
+
+def test_a_system_column_goes_before_messages() -> None:
+    talk = [{"role": "user", "content": "Hello?"}]
+    led = [{"role": "system", "content": "be brief"}, *talk]
+    found = read_upload(
+        "a.jsonl",
+        jsonl(
+            {"messages": talk, "system": "be brief"},
+            {"messages": [*led, {"role": "assistant", "content": "Yes."}], "system": "be brief"},
+            {"messages": led, "system": ""},
+            {"messages": [led[0], {"role": "user", "content": "You?"}], "system": "be long"},
+            {"messages": [{"role": "user", "content": "None?"}], "system": None},
+        ),
+        LIMITS,
+    )
+    assert [p.messages[0]["content"] for p in found.prompts] == ["be brief", "be brief", "None?"]
+    assert [len(p.messages) for p in found.prompts] == [2, 3, 1]
+    assert found.repeated == 1, "the third says what the first does"
+    assert found.n_problems == 1
+    (problem,) = found.problems
+    assert problem.startswith("a.jsonl line 4, field 'system'")
+    assert "be brief" in problem
+    assert "be long" in problem
+    without = read_upload(
+        "a.jsonl",
+        jsonl({"messages": led, "system": "be long"}),
+        LIMITS,
+        mapping=Columns(messages="messages"),
+    )
+    assert without.prompts[0].messages == tuple(led)

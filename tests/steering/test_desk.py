@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,25 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[Held]:
     made.go.set()
 
 
+class Loaded:
+    """Stands in for the shelves: ``load`` is called for a pair that is not there yet."""
+
+    def __init__(self, load: Callable[[str], Any]) -> None:
+        self.load, self.there = load, dict[str, Any]()
+
+    def ready(self, name: str) -> bool:
+        return name in self.there
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[Any]:
+        if name not in self.there:
+            self.there[name] = self.load(name)
+        yield self.there[name]
+
+
 @pytest.fixture
 def desk() -> Desk:
-    return Desk(lambda pair: object())  # type: ignore[arg-type,return-value]
+    return Desk(Loaded(lambda pair: object()))
 
 
 def test_the_same_experiment_runs_once(desk: Desk, held: Held) -> None:
@@ -123,7 +140,7 @@ def test_failures_are_told_in_words(held: Held) -> None:
     def missing(pair: str) -> Any:
         raise NLAError(f"The pair {pair} is not on this machine", why="w", fix="f")
 
-    desk = Desk(missing)
+    desk = Desk(Loaded(missing))
     seen = desk.wait(desk.start(ASKED), WAIT)
     assert seen is not None
     assert seen.status == Status.FAILED
@@ -132,7 +149,7 @@ def test_failures_are_told_in_words(held: Held) -> None:
     def broken(pair: str) -> Any:
         raise RuntimeError("a bug")
 
-    desk = Desk(broken)
+    desk = Desk(Loaded(broken))
     seen = desk.wait(desk.start(ASKED), WAIT)
     assert seen is not None
     assert "RuntimeError: a bug" in str(seen.error)
@@ -157,7 +174,8 @@ def test_models_are_loaded_beside_the_page() -> None:
             threading.Event().wait(0.01)
         raise AssertionError("never loaded")
 
-    desk = Desk(load)
+    models = Loaded(load)
+    desk = Desk(models)
     assert not desk.loaded("tiny")
     assert not desk.loaded("tiny")
     gate.set()
@@ -165,6 +183,10 @@ def test_models_are_loaded_beside_the_page() -> None:
         until(True)
     until(True)  # asked again, it is tried again
     assert tries == ["tiny", "tiny"]
+    models.there.clear()  # let go meanwhile, as nobody used it
+    assert not desk.loaded("tiny"), "a page must not be kept waiting by what it takes for loaded"
+    until(True)
+    assert len(tries) == 3
 
 
 # ---- presets -------------------------------------------------------------------------------------
