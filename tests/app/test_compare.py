@@ -73,6 +73,24 @@ def claims_of(app: AppTest) -> dict[str, Any]:
     return component(app, "nla_claims")
 
 
+def test_evidence_is_quoted_from_the_tokens_it_names(
+    judged: Callable[..., AppTest], judged_root: Path
+) -> None:
+    tokens = Dataset.open(judged_root).tokens(FACTS)
+    answer = tokens[(tokens["section"] == "content") & (tokens["role"] == "assistant")]
+    seen = 0
+    for position in answer["position"].head(4):
+        app = judged(CompareView(transcript=FACTS, position=int(position)), page=COMPARE)
+        for claim in claims_of(app)["claims"]:
+            if claim["evidence"] is None or claim["evidence"].endswith("…"):
+                continue
+            seen += 1
+            stretch = tokens[tokens["position"].between(claim["first"], claim["last"])]
+            said = "".join(stretch.loc[stretch["section"] == "content", "text"])
+            assert "".join(claim["evidence"].split()) in "".join(said.split())
+    assert seen
+
+
 def test_every_claim_stands_somewhere_in_its_explanation(
     judged: Callable[..., AppTest], judged_root: Path
 ) -> None:
