@@ -82,7 +82,7 @@ KNOWLEDGE: Final = """
 STEGANOGRAPHY: Final = """
 Verbalizer and reconstructor are trained together. They could agree on a language of their own, in
 which the order of words or an odd spelling carries the vector while the English says something
-else. The score would be high and the text worthless. Three measurements look for that, on texts
+else. The score would be high and the text worthless. These measurements look for that, on texts
 the pair has not been trained on:
 """
 

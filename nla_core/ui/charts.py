@@ -26,6 +26,15 @@ _BAR: Final = "#8fa0b3"
 _CAME: Final = "#747bf2"
 _LINE: Final = "#169a8c"
 
+# The first tick says what the numbers of the axis are.
+_POSITIONS: Final = {
+    "showgrid": False,
+    "zeroline": False,
+    "fixedrange": True,
+    "tickprefix": "token ",
+    "showtickprefix": "first",
+}
+
 
 def next_tokens(
     tokens: Sequence[str],
@@ -142,9 +151,7 @@ def line_along(
             "height": LINE_PX,
             "margin": {"l": 34, "r": 6, "t": 6, "b": 18},
             "xaxis": {
-                "showgrid": False,
-                "zeroline": False,
-                "fixedrange": True,
+                **_POSITIONS,
                 "tickfont": {"size": 11},
             },
             "yaxis": {
@@ -218,7 +225,7 @@ def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) 
         "layout": {
             "height": LINE_PX + 44,
             "margin": {"l": 34, "r": 6, "t": 6, "b": 18},
-            "xaxis": {"showgrid": False, "zeroline": False, "fixedrange": True},
+            "xaxis": _POSITIONS,
             "yaxis": {"range": [0, 1], "nticks": 4, "fixedrange": True, "zeroline": False},
             "shapes": []
             if locked is None
