@@ -15,6 +15,7 @@ from nla_core.refs import Parsed
 from nla_core.store.dataset import Dataset
 from nla_core.ui import auditing, facets, meaning, notices, shell
 from nla_core.ui.html import draw, hint
+from nla_core.ui.matches import matches
 from nla_core.ui.watchlist_editor import editor
 from nla_core.views import AuditView
 
@@ -43,7 +44,7 @@ def audit(dataset: Dataset, link: Parsed[AuditView]) -> None:
         return
     table = auditing.table_of(scores, view)
     auditing.concepts(dataset, scores, table, view)
-    auditing.matches(dataset, scores, view)
+    matches(dataset, scores, view)
     try:
         claims = meaning.claims(dataset)
     except NLAError as error:

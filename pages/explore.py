@@ -89,7 +89,8 @@ def panel(
     with st.container(horizontal=True, gap="small", key="take_away"):
         copy_link(here.query)
         if reading is not None:
-            with st.popover("Share", icon=":material/ios_share:", key="share_popover"):
+            popover = st.popover("Share", icon=":material/ios_share:", key="share_popover")
+            with popover, st.container(key="share_body"):
                 share(here, transcript, reading, Provenance.of(dataset))
         downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
         if reading is not None:
@@ -139,7 +140,7 @@ def explore(dataset: Dataset, link: Parsed[ViewState]) -> None:
         panels.heading(page[0])
         panels.failed_transcript(page[0])
         return
-    with st.container(horizontal=True, vertical_alignment="bottom", key="title_row"):
+    with st.container(horizontal=True, vertical_alignment="center", key="title_row"):
         panels.heading(page[0])
         if not shell.embedded():
             st.page_link(

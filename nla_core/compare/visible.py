@@ -24,6 +24,33 @@ _ROLE_MARK = re.compile(r"^\s*\[(?:user|assistant|system)\]\s*", re.IGNORECASE)
 _DOTS = re.compile(r"^(?:…|\.\.\.)\s*|\s*(?:…|\.\.\.)$")
 
 
+def joined(
+    texts: Sequence[str], sections: Sequence[str]
+) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """(the visible text, where each token begins in it, where each ends), one entry a position.
+
+    Template tokens take no room; between two turns stands a line break in their stead.
+    """
+    parts: list[str] = []
+    begins: list[int] = []
+    ends: list[int] = []
+    size, open_gap = 0, False
+    for text, section in zip(texts, sections, strict=True):
+        if section == Section.CONTENT:
+            if open_gap and size:
+                parts.append("\n")
+                size += 1
+            open_gap = False
+            begins.append(size)
+            parts.append(text)
+            size += len(text)
+        else:
+            open_gap = True
+            begins.append(size)
+        ends.append(size)
+    return "".join(parts), tuple(begins), tuple(ends)
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """A stretch of the visible text: characters ``[start, end)``, and the token positions (both
@@ -55,30 +82,14 @@ class Visible:
     @classmethod
     def of(cls, texts: Sequence[str], sections: Sequence[str], roles: Sequence[str]) -> Visible:
         """From the token table's columns, one entry a position."""
-        parts: list[str] = []
-        begins, ends = [], []
-        size, open_gap = 0, False
-        for text, section in zip(texts, sections, strict=True):
-            if section == Section.CONTENT:
-                if open_gap and size:
-                    parts.append("\n")
-                    size += 1
-                open_gap = False
-                begins.append(size)
-                parts.append(text)
-                size += len(text)
-            else:
-                open_gap = True
-                begins.append(size)
-            ends.append(size)
-        whole = "".join(parts)
+        whole, begins, ends = joined(texts, sections)
         found = tuple(words(whole))
         where: dict[str, list[int]] = {}
         for index, word in enumerate(found):
             where.setdefault(word.stem, []).append(index)
         plain, at = _plain_with_map(whole)
         whose = tuple(map(str, roles))
-        return cls(whole, tuple(begins), tuple(ends), whose, found, where, plain, at)
+        return cls(whole, begins, ends, whose, found, where, plain, at)
 
     @classmethod
     def of_text(

@@ -82,7 +82,7 @@ KNOWLEDGE: Final = """
 STEGANOGRAPHY: Final = """
 Verbalizer and reconstructor are trained together. They could agree on a language of their own, in
 which the order of words or an odd spelling carries the vector while the English says something
-else. The score would be high and the text worthless. Three measurements look for that, on texts
+else. The score would be high and the text worthless. These measurements look for that, on texts
 the pair has not been trained on:
 """
 
@@ -210,26 +210,61 @@ def flags() -> None:
 
 
 def facts(dataset: Dataset) -> None:
-    """Everything the manifest says about the pair, the prompts and the run."""
+    """Everything the manifest says about the dataset, the pair, the prompts and the run."""
     manifest = dataset.manifest
-    rows = [("dataset", f"{dataset.root.name}, {dataset.version}")]
-    rows += [(name, f"{count:,}") for name, count in manifest.counts.items()]
-    for part in (manifest.pair, manifest.settings, manifest.corpus):
-        rows += list(_flat(part))
-    items = [
-        fill("<dt>{name}</dt><dd>{value}</dd>", name=name.replace("_", " "), value=value)
-        for name, value in rows
-    ]
-    draw('<dl class="nla-facts">{items}</dl>', items=join(items))
+    own = {"name": dataset.root.name, "version": dataset.version, **manifest.counts}
+    for heading, part in (
+        ("Dataset", own),
+        ("Pair", manifest.pair),
+        ("How it was run", manifest.settings),
+        ("Prompts", manifest.corpus),
+    ):
+        items = [
+            fill("<dt>{name}</dt><dd>{value}</dd>", name=_NAMES.get(name, name), value=value)
+            for name, value in _flat(part)
+        ]
+        draw(
+            '<h3 class="nla-h3">{heading}</h3><dl class="nla-facts">{items}</dl>',
+            heading=heading,
+            items=join(items),
+        )
+
+
+_NAMES: Final = {
+    "d_model": "width of a vector (d_model)",
+    "layer": "layer (block K, from 0)",
+    "median_norm": "median ‖h‖",
+    "reference_n": "vectors behind rawvar",
+    "pair_id": "pair",
+    "explanation_temperature": "temperature of explanations",
+    "explanation_tokens": "tokens of an explanation, at most",
+    "max_new_tokens": "tokens of an answer, at most",
+    "temperature": "temperature of answers",
+    "samples": "explanations of a token",
+    "dtype": "number format",
+    "n_prompts": "prompts",
+}
+"""What a reader is told instead of the manifest's keys; any other key has its underscores taken."""
 
 
 def _flat(part: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, value in part.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}: ")
-        elif isinstance(value, float):
-            yield prefix + name, f"{value:.6g}"
-        elif isinstance(value, list | tuple):
-            yield prefix + name, ", ".join(map(str, value))
         else:
-            yield prefix + name, str(value)
+            yield prefix + (name if name in _NAMES else name.replace("_", " ")), _value(value)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.6g}"
+    if isinstance(value, Mapping):  # a file of the corpus: its name, and enough to tell it by
+        words = [f"{v[:12]}…" if k == "sha256" else str(v) for k, v in value.items()]
+        return f"{words[0]} ({', '.join(words[1:])})" if len(words) > 1 else "".join(words)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_value, value))
+    return str(value)

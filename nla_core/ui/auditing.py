@@ -1,4 +1,4 @@
-"""The pieces of the Audit page: concepts over a corpus, their matches, foresight, unspoken claims.
+"""The pieces of the Audit page: concepts over a corpus, foresight, unspoken claims.
 
 Knows how counts are laid out beside their intervals and floors. Does not know how they are made.
 The decision a reader would question: a share never stands alone; the floor that noise alone gives
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from nla_core import views, watchlist
+from nla_core import views
 from nla_core.compare.audit import ANY_OF, audit_table
 from nla_core.compare.concepts import Concept
 from nla_core.compare.foresight import foresight, foresight_summary, lines_of
@@ -26,13 +26,12 @@ from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import PROJECT
 from nla_core.ui import charts, comparing, downloads, fields
-from nla_core.ui.cards import Card, Chosen, Group, cards
+from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, hint
-from nla_core.ui.later import signed
 from nla_core.views import AuditView, CompareView
 
-MATCHES: Final = 24
-LEADERS: Final = 40
+LEADERS: Final = 24
+SHARES: Final = ("explanations_share", "low", "high", "floor", "elsewhere", "text_share")
 PLANNED: Final = "rhyme and planning"
 
 
@@ -114,10 +113,14 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
         alt="Shares of transcripts whose explanations and visible text hold each concept",
     )
     hint(
-        "Relative, not calibrated. A share that does not clear its floor, and the share elsewhere, "
-        "says nothing."
+        "Relative, not calibrated. A share says something only where it clears the noise floor"
+        + (", and the share in the other categories." if view.category else ".")
     )
-    shown = rows.assign(name=rows["concept"].map(names))
+    shown = rows.assign(
+        name=rows["concept"].map(names),
+        text_only=rows["text"] - rows["both"],
+        **{name: rows[name].astype(float) * 100 for name in SHARES},
+    )
     state = st.dataframe(
         shown,
         key=f"concept_table_{view.category}_{view.floor}_{view.flagged}",
@@ -125,21 +128,24 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
         on_select="rerun",
         selection_mode="single-row",
         column_order=[
-            "name", "explanations_share", "low", "high", "floor", "elsewhere", "text_share",
-            "both", "explanations_only", "text", "neither",
+            "name", "explanations_share", "low", "high", "floor",
+            *(["elsewhere"] if view.category else []), "text_share",
+            "both", "explanations_only", "text_only", "neither",
         ],
         column_config={
             "name": "Concept",
-            "explanations_share": _percent("Explanations hold it"),
-            "low": _percent("from"),
-            "high": _percent("to"),
-            "floor": _percent("Noise floor"),
-            "elsewhere": _percent("Elsewhere"),
-            "text_share": _percent("Text holds it"),
-            "both": "Both",
-            "explanations_only": "Explanations only",
-            "text": "Text",
-            "neither": "Neither",
+            "explanations_share": _percent(
+                "Explanations hold it", f"Transcripts with it in one of {ANY_OF} explanations"
+            ),
+            "low": _percent("from", "Lower end of the 95 % interval"),
+            "high": _percent("to", "Upper end of the 95 % interval"),
+            "floor": _percent("Noise floor", "The share that noise alone would give"),
+            "elsewhere": _percent("Elsewhere", "The share in all other categories together"),
+            "text_share": _percent("Text holds it", "Transcripts whose visible text holds it"),
+            "both": _count("Both", "Transcripts in which explanations and text hold it"),
+            "explanations_only": _count("Explanations only", "Transcripts whose text does not"),
+            "text_only": _count("Text only", "Transcripts whose explanations do not"),
+            "neither": _count("Neither", "Transcripts in which neither holds it"),
         },
     )  # fmt: skip
     chosen = state["selection"]["rows"]
@@ -178,66 +184,13 @@ def how_good(concepts: tuple[Concept, ...]) -> None:
         st.dataframe(pd.DataFrame(rows).round(3), hide_index=True, key="how_good_table")
 
 
-def _percent(label: str) -> Any:
-    return st.column_config.NumberColumn(label, format="percent")
+def _percent(label: str, words: str) -> Any:
+    """Of values from 0 to 100: Streamlit's own percent gives 46% and 31.76% in one column."""
+    return st.column_config.NumberColumn(label, format="%.1f%%", help=words)
 
 
-def matches(dataset: Dataset, scores: StoredScores, view: AuditView) -> None:
-    """The readings that hold the chosen concept, to be confirmed or rejected by hand."""
-    concept = next((c for c in scores.concepts if c.id == view.concept), None)
-    if concept is None:
-        return
-    rows = scores.matches(concept.id, category=view.category, flagged=view.flagged, limit=None)
-    if view.floor is not None:
-        rows = rows[rows["fve"] >= view.floor]
-    judged = watchlist.verdicts(dataset.root.name, concept.id)
-    draw("<h2 class='nla-h2'>{name}</h2>", name=concept.name)
-    confirmed = sum(verdict == "confirmed" for verdict in judged.values())
-    told = f" {confirmed} of {len(judged)} that were looked at are right." if judged else ""
-    hint(f"{concept.description} {len(rows):,} readings match.{told}")
-
-    def act(chosen: Chosen) -> None:
-        if chosen.action in ("confirmed", "rejected", "open") and chosen.id:
-            watchlist.judge(dataset.root.name, concept.id, chosen.id, chosen.action)  # type: ignore[arg-type]
-
-    chosen = cards(
-        [
-            Group(
-                [
-                    _match(dataset, row, judged, view)
-                    for row in rows.head(MATCHES).to_dict("records")
-                ]
-            )
-        ],
-        label=f"Readings that match {concept.name}",
-        key="matches",
-        base="compare",
-        on_choice=act,
-    )
-    comparing.leave(chosen)
-
-
-def _match(
-    dataset: Dataset, row: Mapping[Any, Any], judged: Mapping[str, str], view: AuditView
-) -> Card:
-    readings = dataset.readings(row["transcript_id"])
-    here = readings[
-        (readings["position"] == row["position"]) & (readings["sample"] == row["sample"])
-    ].iloc[0]
-    reading_id = str(here["reading_id"])
-    verdict = judged.get(reading_id)
-    actions = [("confirmed", "Right"), ("rejected", "Wrong")]
-    return Card(
-        id=reading_id,
-        query=CompareView(dataset=view.dataset, transcript=row["transcript_id"])
-        .at(int(row["position"]), int(row["sample"]))
-        .query,
-        text=str(here["explanation"]),
-        fve=float(row["fve"]),
-        facts=f"FVE {signed(float(row['fve']))} · match {row['score']:.2f} · {row['category']}"
-        + (f" · {verdict} by you" if verdict else ""),
-        actions=[("open", "Take the verdict back")] if verdict else actions,
-    )
+def _count(label: str, words: str) -> Any:
+    return st.column_config.NumberColumn(label, format="localized", help=words)
 
 
 # ---- foresight, and what is never spoken ---------------------------------------------------------
@@ -282,32 +235,34 @@ def foreseen(dataset: Dataset, view: AuditView) -> None:
     )
     titles = dataset.transcripts(category=category).set_index("transcript_id")["title"]
     st.dataframe(
-        frame.assign(title=frame["transcript_id"].map(titles)),
+        frame.assign(title=frame["transcript_id"].map(titles), control=frame["control"] * 100),
         key="foresight_table",
         hide_index=True,
         column_order=["title", "word", "readings", "named", "earliest", "control"],
         column_config={
             "title": st.column_config.TextColumn("Transcript", width="large"),
-            "word": "Last word (stem)",
-            "readings": "Explanations before it",
-            "named": "that name it",
-            "earliest": "Tokens ahead, at most",
-            "control": _percent("Others that name it"),
+            "word": st.column_config.TextColumn(
+                "Last word", help="The last word of the answer, as its stem"
+            ),
+            "readings": _count("Readings before it", "Explanations of earlier tokens"),
+            "named": _count("That name it", "Those that hold the word already"),
+            "earliest": _count(
+                "Tokens ahead", "How far before the word the first of them stands; empty if none"
+            ),
+            "control": _percent(
+                "By chance", "Share of other transcripts’ explanations that hold the word, too"
+            ),
         },
+        placeholder="–",
     )
 
 
 def leaderboard(dataset: Dataset, claims: Claims, view: AuditView) -> None:
     """The claims that return most over the corpus and are never spoken, or only later."""
-    draw("<h2 class='nla-h2'>What returns and is not said</h2>")
-    st.session_state["audit_standing"] = view.standing
-    st.segmented_control(
-        "Standing",
-        ["unspoken", "foreseen"],
-        key="audit_standing",
-        required=True,
-        format_func=str.capitalize,
-        on_change=lambda: go(lambda v: replace(v, standing=st.session_state["audit_standing"])),
+    draw(
+        '<h2 class="nla-h2">What returns and is not said</h2><p class="nla-hint">Claims of the '
+        "explanations that stand nowhere in the text of their transcript (unspoken), or only "
+        "further on in it (foreseen).</p>"
     )
 
     def rows(limit: int | None) -> pd.DataFrame:
@@ -319,18 +274,31 @@ def leaderboard(dataset: Dataset, claims: Claims, view: AuditView) -> None:
             limit=limit,
         )
 
-    found = rows(LEADERS)
+    st.session_state["audit_standing"] = view.standing
+    with st.container(horizontal=True, vertical_alignment="bottom", key="leaders_row"):
+        st.segmented_control(
+            "Standing",
+            ["unspoken", "foreseen"],
+            key="audit_standing",
+            required=True,
+            format_func=str.capitalize,
+            label_visibility="collapsed",
+            on_change=lambda: go(lambda v: replace(v, standing=st.session_state["audit_standing"])),
+        )
+        found = rows(LEADERS)
+        if not found.empty:
+            with st.popover("Download", icon=":material/download:", key="download_leaders"):
+                hint(f"Every such claim, not only the {len(found)} below.")
+                downloads.buttons(
+                    dataset,
+                    f"{view.standing}-claims",
+                    lambda: rows(None),
+                    formats=("csv", "jsonl", "parquet"),
+                    key="leaders",
+                )
     if found.empty:
         draw('<p class="nla-empty">Nothing returns that passes the filters beside.</p>')
         return
-    with st.popover("Download", icon=":material/download:", key="download_leaders"):
-        downloads.buttons(
-            dataset,
-            f"{view.standing}-claims",
-            lambda: rows(None),
-            formats=("csv", "jsonl", "parquet"),
-            key="leaders",
-        )
     chosen = cards(
         [Group([_leader(row, view) for row in found.to_dict("records")])],
         label="Claims that return",
@@ -342,13 +310,21 @@ def leaderboard(dataset: Dataset, claims: Claims, view: AuditView) -> None:
 
 
 def _leader(row: Mapping[Any, Any], view: AuditView) -> Card:
-    n = int(row["n_transcripts"])
     return Card(
         id=str(row["key"]),
         query=CompareView(dataset=view.dataset, transcript=str(row["transcript_id"]))
         .at(int(row["position"]), int(row["sample"]))
         .query,
         title=str(row["text"]),
-        facts=f"returns in {int(row['n_recurring'])} readings of {n} transcript"
-        f"{'' if n == 1 else 's'} · {row['kind']}",
+        facts=" · ".join(
+            [
+                str(row["kind"]),
+                f"{_of(row['n_readings'], 'reading')} of {_of(row['n_transcripts'], 'transcript')}",
+                f"{int(row['n_recurring']):,} with neighbours that say it, too",
+            ]
+        ),
     )
+
+
+def _of(count: float, noun: str) -> str:
+    return f"{int(count):,} {noun}{'' if count == 1 else 's'}"

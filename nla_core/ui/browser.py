@@ -121,7 +121,7 @@ def table(rows: pd.DataFrame, view: ViewState) -> None:
             "flagged", "max_surprisal", "tags",
         ],
         column_config={
-            "title": st.column_config.TextColumn("Transcript", width="large"),
+            "title": st.column_config.TextColumn("Transcript", width="medium"),
             "category": st.column_config.TextColumn("Category"),
             "mean_fve": st.column_config.ProgressColumn(
                 "Mean FVE", min_value=0.0, max_value=1.0, format="%.2f"
@@ -148,7 +148,7 @@ def pages(rows: pd.DataFrame, view: ViewState) -> None:
     with st.container(horizontal=True, gap="small", key="pages"):
         if view.after is not None:
             st.button(
-                "Back to the first",
+                "First page",
                 key="first_page",
                 icon=":material/first_page:",
                 on_click=lambda: shell.go(lambda v: replace(v, after=None)),
@@ -156,7 +156,7 @@ def pages(rows: pd.DataFrame, view: ViewState) -> None:
         if len(rows) > PAGE:
             last = str(rows["transcript_id"].iloc[PAGE - 1])
             st.button(
-                f"The next {PAGE}",
+                "Next page",
                 key="next_page",
                 icon=":material/arrow_forward:",
                 on_click=lambda: shell.go(lambda v: replace(v, after=last)),
@@ -168,7 +168,7 @@ def by_category(counts: pd.DataFrame, view: ViewState) -> None:
     rows = counts[counts["facet"] == "category"]
     if len(rows) < 2:
         return
-    with st.expander("By category", key="by_category"):
+    with st.expander("How many of each category", key="by_category"):
         st.plotly_chart(
             charts.counts(
                 dict(zip(rows["value"], rows["n_transcripts"], strict=True)), "transcripts"

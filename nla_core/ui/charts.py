@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 Figure = dict[str, Any]
 
 ROW_PX: Final = 21
 LINE_PX: Final = 104
+GAP: Final = 3
+"""A line is broken where positions leap more than so many of its usual steps."""
 CONFIG: Final = {"displayModeBar": False, "scrollZoom": False, "doubleClick": False}
 
 # Readable on light and dark: a change of theme runs nothing in Python, so text and grid are left to
@@ -22,6 +25,15 @@ CONFIG: Final = {"displayModeBar": False, "scrollZoom": False, "doubleClick": Fa
 _BAR: Final = "#8fa0b3"
 _CAME: Final = "#747bf2"
 _LINE: Final = "#169a8c"
+
+# The first tick says what the numbers of the axis are.
+_POSITIONS: Final = {
+    "showgrid": False,
+    "zeroline": False,
+    "fixedrange": True,
+    "tickprefix": "token ",
+    "showtickprefix": "first",
+}
 
 
 def next_tokens(
@@ -99,6 +111,7 @@ def line_along(
     values = dict(sorted(values.items()))
     bottom = min(low, *values.values()) if values else low
     room = high - bottom
+    positions, found_values = _with_gaps(values)
     rows = [
         (in_readings, "triangle-up", "stands in the explanation"),
         (in_text, "circle-open", "stands in the text"),
@@ -108,8 +121,8 @@ def line_along(
             {
                 "type": "scatter",
                 "mode": "lines",
-                "x": list(values),
-                "y": [round(value, 4) for value in values.values()],
+                "x": positions,
+                "y": found_values,
                 "line": {"color": _LINE, "width": 1.4},
                 "hovertemplate": f"token %{{x}}: {plain(name)} %{{y:.2f}}<extra></extra>",
             },
@@ -138,9 +151,7 @@ def line_along(
             "height": LINE_PX,
             "margin": {"l": 34, "r": 6, "t": 6, "b": 18},
             "xaxis": {
-                "showgrid": False,
-                "zeroline": False,
-                "fixedrange": True,
+                **_POSITIONS,
                 "tickfont": {"size": 11},
             },
             "yaxis": {
@@ -175,6 +186,23 @@ def line_along(
     }
 
 
+def _with_gaps(values: Mapping[int, float]) -> tuple[list[int], list[float | None]]:
+    """Positions and values, with a None where positions leap: a line over the markup between two
+    turns would show values that nobody measured."""
+    at = sorted(values)
+    steps = sorted(b - a for a, b in pairwise(at))
+    leap = GAP * steps[len(steps) // 2] if steps else 0
+    positions: list[int] = []
+    found: list[float | None] = []
+    for i, position in enumerate(at):
+        if i and position - at[i - 1] > leap:
+            positions.append(at[i - 1] + 1)
+            found.append(None)
+        positions.append(position)
+        found.append(round(values[position], 4))
+    return positions, found
+
+
 def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) -> Figure:
     """Likeness of each explanation to the text on either side, by name of the line; the locked
     token is an upright mark. Lines differ in colour and in dashes."""
@@ -185,17 +213,19 @@ def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) 
                 "type": "scatter",
                 "mode": "lines",
                 "name": name,
-                "x": list(values),
-                "y": [round(value, 4) for value in values.values()],
+                "x": positions,
+                "y": values,
                 "line": {"color": colour, "width": 1.5, "dash": dash},
                 "hovertemplate": f"token %{{x}}: {plain_words(name)} %{{y:.2f}}<extra></extra>",
             }
-            for (name, values), (colour, dash) in zip(lines.items(), looks, strict=False)
+            for (name, (positions, values)), (colour, dash) in zip(
+                ((name, _with_gaps(line)) for name, line in lines.items()), looks, strict=False
+            )
         ],
         "layout": {
             "height": LINE_PX + 44,
             "margin": {"l": 34, "r": 6, "t": 6, "b": 18},
-            "xaxis": {"showgrid": False, "zeroline": False, "fixedrange": True},
+            "xaxis": _POSITIONS,
             "yaxis": {"range": [0, 1], "nticks": 4, "fixedrange": True, "zeroline": False},
             "shapes": []
             if locked is None

@@ -33,6 +33,8 @@ _component = st.components.v2.component(
 )
 
 LONGEST_EVIDENCE: Final = 80
+MARKS: Final = '"“”'
+"""The list puts every claim between quotation marks; a quotation would stand in two pairs."""
 SUPPORTED: Final = (Standing.SAID, Standing.FORESEEN)
 
 
@@ -93,7 +95,7 @@ def _claim(transcript: TranscriptView, row: dict[Any, Any]) -> dict[str, Any]:
     return {
         "kind": str(row["kind"]),
         "standing": css_name(str(row["standing"])),
-        "text": str(row["text"]),
+        "text": str(row["text"]).strip(MARKS) or str(row["text"]),
         "start": int(row["start"]),
         "end": int(row["end"]),
         "recurs": recurs(str(row["standing"]), int(row["recurrence"]), int(row["neighbours"])),

@@ -18,8 +18,9 @@ _component = st.components.v2.component(
 """,
     css="""
 button {
-  font: inherit; font-family: var(--st-font); font-size: 13px; color: inherit; cursor: pointer;
-  display: inline-flex; align-items: center; gap: 7px; padding: 5px 10px; background: none;
+  font: inherit; font-family: var(--st-font); font-size: .95em; color: inherit; cursor: pointer;
+  display: inline-flex; align-items: center; gap: 9px; padding: 4px 12px; background: none;
+  min-height: 37.5px; box-sizing: border-box;
   border: 1px solid color-mix(in srgb, var(--st-text-color) 20%, transparent);
   border-radius: var(--st-button-radius); white-space: nowrap;
 }

@@ -41,12 +41,14 @@ _BAND_LABELS: Final = {band.name: band.label for band in (*FIDELITY_BANDS, *LENG
 # (facet, field of the view, heading); facets of the store in the order they are shown.
 FACETS: Final = (
     ("category", "category", "Category"),
-    ("fidelity", "fidelity", "Fidelity"),
+    ("fidelity", "fidelity", "Mean FVE"),
     ("flag", "flag", "Has a reading flagged"),
     ("length", "length", "Length"),
     ("tag", "tag", "Tag"),
 )
 MOST_VALUES: Final = 12
+SPARE: Final = 4
+"""So many more values are shown than left out with a sentence that takes as much room."""
 
 
 def filters(view: ViewState) -> TranscriptFilters:
@@ -81,16 +83,25 @@ def facets(counts: pd.DataFrame, view: ViewState) -> None:
             found.setdefault(current, 0)
         if not found:
             continue
-        values = list(found)[:MOST_VALUES]
+        values = list(found)
+        if len(values) > MOST_VALUES + SPARE:
+            values = values[:MOST_VALUES]
         if current is not None and current not in values:
             values.append(current)
         _choice(heading, field, values, current, _counted(facet, found))
         if len(found) > len(values):
-            hint(f"and {len(found) - len(values)} others; the filter finds them, too")
+            others = f"and {len(found) - len(values):,} others"
+            hint(f"{others}; type one into the filter" if facet == "tag" else others)
 
 
 def _counted(facet: str, counts: dict[str, int]) -> Callable[[str], str]:
-    return lambda value: shell.as_label(f"{label(facet, value)} {counts[value]:,}")
+    def say(value: str) -> str:
+        words = label(facet, value)
+        if facet == "fidelity":  # the heading names the measure
+            words = words.removeprefix("Mean FVE ")
+        return shell.as_label(f"{words} ({counts[value]:,})")
+
+    return say
 
 
 def _choice(

@@ -72,8 +72,10 @@ function mark(nav, id, reveal) {
   }
 }
 
-// Scrolls the sidebar only: scrollIntoView would move the page too.
+// Scrolls the sidebar only: scrollIntoView would move the page too. On a phone the sidebar begins
+// with the menu of pages, which would be scrolled away.
 function bringIntoSight(link) {
+  if (window.innerWidth < 768) return;
   const box = link.getBoundingClientRect();
   if (box.top > 60 && box.bottom < window.innerHeight - 20) return;
   let scroller = link.getRootNode().host;

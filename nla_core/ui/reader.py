@@ -19,7 +19,7 @@ from nla_core.errors import NLAError
 from nla_core.refs import Measure, ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, meaning, measures, notices, shell
-from nla_core.ui.html import draw
+from nla_core.ui.html import draw, hint
 from nla_core.ui.later import chart
 from nla_core.ui.token_strip import Drawing, token_strip
 from nla_core.ui.transcript_view import TranscriptView
@@ -29,7 +29,7 @@ Go = Callable[[Callable[[ViewState], ViewState]], None]
 _LABEL: Final[dict[Measure, str]] = {
     "fve": "Fidelity",
     "surprisal": "Surprisal",
-    "norm": "‖h‖",
+    "norm": "Length ‖h‖",
     "phrase": "A phrase",
 }
 
@@ -47,7 +47,7 @@ def controls(view: ViewState, go: Go) -> None:
             help="\n".join(
                 f"- **{label}**: {measures.SCALES[k].help}" for k, label in _LABEL.items()
             ),
-            on_change=lambda: go(lambda v: replace(v, measure=st.session_state["measure"])),
+            on_change=lambda: _measured(go),
         )
         typed = st.session_state.get("phrase")
         if typed is None or typed.strip() != view.phrase:
@@ -63,6 +63,15 @@ def controls(view: ViewState, go: Go) -> None:
             help="Colours each token by how alike its explanation is in meaning, and marks where "
             "the words themselves stand. **n** and **p** go to the next and the previous.",
         )
+    if st.session_state.get("phrase_missing") and not view.phrase:
+        hint("Type a phrase into the field: tokens are then coloured by how alike they are to it.")
+
+
+def _measured(go: Go) -> None:
+    """A phrase has to be there before anything can be like it; without one, it is asked for."""
+    chosen = st.session_state["measure"]
+    st.session_state["phrase_missing"] = chosen == "phrase"
+    go(lambda v: replace(v, measure=chosen))
 
 
 def _phrase(view: ViewState) -> ViewState:

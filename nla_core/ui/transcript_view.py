@@ -18,6 +18,7 @@ from typing import Any
 
 import pandas as pd
 
+from nla_core.compare.visible import joined
 from nla_core.schema import Section, Status
 
 
@@ -197,19 +198,20 @@ class TranscriptView:
             return None
         return wanted[0], min(wanted[1], len(self.tokens) - 1)
 
-    @cached_property
+    @property
     def visible(self) -> str:
-        """What was visibly said: the text of all turns, without the template's markup."""
-        return "".join(t.text for t in self.tokens if t.section == Section.CONTENT)
+        """What was visibly said, as claims are held against it: a line break between two turns in
+        place of the template's markup."""
+        return self._joined[0]
+
+    @property
+    def _ends(self) -> tuple[int, ...]:
+        """Where each token ends in the visible text; template tokens take no room."""
+        return self._joined[2]
 
     @cached_property
-    def _ends(self) -> list[int]:
-        """Where each token ends in the visible text; template tokens take no room."""
-        ends, at = [], 0
-        for token in self.tokens:
-            at += len(token.text) if token.section == Section.CONTENT else 0
-            ends.append(at)
-        return ends
+    def _joined(self) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+        return joined([t.text for t in self.tokens], [t.section for t in self.tokens])
 
     @cached_property
     def _chip_at(self) -> dict[int, Chip]:

@@ -36,6 +36,8 @@ def test_the_facts_are_those_of_the_dataset_shown(
     assert "another-pair" in text
     assert "For the pair shown here it is 0.457." in text
     assert version in text
+    assert "{&#x27;" not in text  # no value is shown as a program would print it
+    assert "{'" not in text
     assert f"{PAIR['rawvar']:.3f}" not in text
 
 

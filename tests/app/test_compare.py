@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from nla_core.compare.judging import compare_dataset
 from nla_core.compare.semantic import EmbedOnce
 from nla_core.compare.thresholds import Thresholds
 from nla_core.store.dataset import Dataset
+from nla_core.ui import matches
 from nla_core.views import AuditView, CompareMeasure, CompareView, parse_audit, parse_compare
 from tests.app.conftest import Open
 from tests.app.test_explore import component, content_positions, held, html
@@ -71,6 +73,24 @@ def audited(app: AppTest) -> AuditView:
 
 def claims_of(app: AppTest) -> dict[str, Any]:
     return component(app, "nla_claims")
+
+
+def test_evidence_is_quoted_from_the_tokens_it_names(
+    judged: Callable[..., AppTest], judged_root: Path
+) -> None:
+    tokens = Dataset.open(judged_root).tokens(FACTS)
+    answer = tokens[(tokens["section"] == "content") & (tokens["role"] == "assistant")]
+    seen = 0
+    for position in answer["position"].head(4):
+        app = judged(CompareView(transcript=FACTS, position=int(position)), page=COMPARE)
+        for claim in claims_of(app)["claims"]:
+            if claim["evidence"] is None or claim["evidence"].endswith("…"):
+                continue
+            seen += 1
+            stretch = tokens[tokens["position"].between(claim["first"], claim["last"])]
+            said = "".join(stretch.loc[stretch["section"] == "content", "text"])
+            assert "".join(claim["evidence"].split()) in "".join(said.split())
+    assert seen
 
 
 def test_every_claim_stands_somewhere_in_its_explanation(
@@ -187,16 +207,52 @@ def test_a_match_is_judged_and_the_verdict_kept(judged: Callable[..., AppTest]) 
     found = table.loc[table["explanations_share"] > 0, "concept"]
     concept = str(found.iloc[0])
     app = judged(AuditView(concept=concept), page=AUDIT)
-    (matches,) = [
+    (shown,) = [
         held(c.proto)
         for c in app.get("bidi_component")
         if c.proto.component_name == "nla_cards" and "match" in held(c.proto)["label"]
     ]
-    first = matches["groups"][0]["items"][0]
+    first = shown["groups"][0]["items"][0]
     assert {action["action"] for action in first["actions"]} == {"confirmed", "rejected"}
     watchlist.judge("judged", concept, first["id"], "confirmed")
     app = judged(AuditView(concept=concept), page=AUDIT)
     assert "1 of 1 that were looked at are right" in html(app)
+    assert first["title"]
+    assert first["token"]
+    assert "· token " in first["facts"]
+
+
+def test_every_match_can_be_taken_away(judged: Callable[..., AppTest], judged_root: Path) -> None:
+    app = judged(AuditView(), page=AUDIT)
+    shares = app.dataframe[0].value.set_index("concept")["explanations_share"]
+    dataset = Dataset.open(judged_root)
+    scores = opened.scores(dataset, watchlist.watchlist()[0])
+    concept = next(c for c in scores.concepts if shares[c.id] > 0)
+    rows = scores.matches(concept.id, limit=None)
+    row = dataset.readings(str(rows["transcript_id"].iloc[0])).iloc[0]
+    table = matches.table(dataset, rows, concept, {str(row["reading_id"]): "rejected"})
+    assert table["score"].tolist() == rows["score"].tolist()
+    assert set(table["verdict"]) <= {"", "rejected"}
+    read = dataset.reading(str(table["reading_id"].iloc[-1]))
+    assert read is not None
+    assert table["explanation"].iloc[-1] == read["explanation"]
+    assert f"{len(rows):,} reading" in matches.counted(len(rows), {})
+
+
+def test_a_claim_is_counted_in_no_more_transcripts_than_readings(
+    judged: Callable[..., AppTest],
+) -> None:
+    app = judged(AuditView(standing="unspoken", flagged=True, habits=True), page=AUDIT)
+    board = next(
+        held(c.proto)
+        for c in app.get("bidi_component")
+        if c.proto.component_name == "nla_cards" and held(c.proto)["label"] == "Claims that return"
+    )
+    assert board["groups"][0]["items"]
+    for item in board["groups"][0]["items"]:
+        found = re.search(r"([\d,]+) readings? of ([\d,]+) transcripts?", item["facts"])
+        assert found is not None
+        assert int(found[1].replace(",", "")) >= int(found[2].replace(",", ""))
 
 
 def test_a_concept_is_edited_and_the_shipped_list_comes_back(

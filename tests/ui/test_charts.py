@@ -50,6 +50,17 @@ def line(values: dict[int, float], **settings: Any) -> charts.Figure:
     return charts.line_along(values, **(given | settings))
 
 
+def test_the_line_is_broken_where_nothing_was_measured() -> None:
+    turns = dict.fromkeys((*range(20, 26), *range(33, 40)), 0.5)
+    made = line(turns)["data"][0]
+    assert [x for x, y in zip(made["x"], made["y"], strict=True) if y is None] == [26]
+    assert len(made["x"]) == len(turns) + 1
+    every_fourth = line(dict.fromkeys(range(0, 40, 4), 0.5))["data"][0]
+    assert None not in every_fourth["y"]
+    other = charts.divergence({"so far": turns}, locked=None)["data"][0]
+    assert other["y"].count(None) == 1
+
+
 def test_the_line_marks_the_locked_token_and_keeps_zero_in_sight() -> None:
     made = line({3: 0.1, 9: 0.2, 5: 0.4}, locked=5)
     assert made["data"][0]["x"] == [3, 5, 9]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nla_core.compare.visible import Visible
 from nla_core.schema import Section
 from nla_core.store.dataset import Dataset
 from nla_core.ui.token_strip import strip_data
@@ -152,11 +153,26 @@ def test_a_phrase_is_found_in_the_text_and_in_the_readings(
 
 def test_the_text_until_a_token_ends_with_it(view_of: Callable[[str], TranscriptView]) -> None:
     view = view_of("language-001")
-    whole = "".join(said for _, said in view.messages)
+    whole = "\n".join(said for _, said in view.messages)
     for token in view.tokens:
         assert view.text_until(token.position) + view.text_after(token.position) == whole
         if token.section == Section.CONTENT:
             assert view.text_until(token.position).endswith(token.text)
+
+
+def test_the_visible_text_is_the_one_that_claims_are_held_against(
+    view_of: Callable[[str], TranscriptView],
+) -> None:
+    view = view_of("facts-001")
+    held = Visible.of(
+        [t.text for t in view.tokens],
+        [t.section for t in view.tokens],
+        [t.role for t in view.tokens],
+    )
+    assert view.visible == held.text
+    assert len({t.turn for t in view.tokens}) > 1  # one turn would not tell them apart
+    for token in view.tokens:
+        assert len(view.text_until(token.position)) == held.cut(token.position)
 
 
 def test_a_range_is_cut_to_what_there_is(view_of: Callable[[str], TranscriptView]) -> None:

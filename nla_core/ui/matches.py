@@ -1,0 +1,130 @@
+"""The readings that hold a concept of the watchlist: the best shown and judged, all taken away.
+
+Knows what an auditor needs beside a match: transcript, token, score and the verdict so far. Does
+not know how a match is scored or where verdicts are kept. The decision a reader would question:
+only the best are drawn and all are downloaded; nobody judges thousands in a browser, and what is
+counted must be there to be checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pandas as pd
+import streamlit as st
+
+from nla_core import watchlist
+from nla_core.compare.concepts import Concept
+from nla_core.store.concepts import StoredScores
+from nla_core.store.dataset import Dataset
+from nla_core.ui import charts, comparing, downloads
+from nla_core.ui.cards import Card, Chosen, Group, cards
+from nla_core.ui.html import draw, hint
+from nla_core.ui.later import signed
+from nla_core.views import AuditView, CompareView
+
+SHOWN: Final = 24
+WHERE: Final = ("transcript_id", "position", "sample")
+COLUMNS: Final = (
+    "reading_id", "transcript_id", "title", "category", "position", "sample", "role", "token",
+    "score", "fve", "verdict", "explanation",
+)  # fmt: skip
+
+
+def matches(dataset: Dataset, scores: StoredScores, view: AuditView) -> None:
+    """The readings that hold the chosen concept, to be confirmed or rejected by hand."""
+    concept = next((c for c in scores.concepts if c.id == view.concept), None)
+    if concept is None:
+        return
+    rows = scores.matches(concept.id, category=view.category, flagged=view.flagged, limit=None)
+    if view.floor is not None:
+        rows = rows[rows["fve"] >= view.floor]
+    judged = watchlist.verdicts(dataset.root.name, concept.id)
+    with st.container(horizontal=True, vertical_alignment="bottom", key="matches_row"):
+        draw(
+            '<h2 class="nla-h2">{name}</h2><p class="nla-hint">{words}</p>',
+            name=concept.name,
+            words=f"{concept.description} {counted(len(rows), judged)}",
+        )
+        if len(rows):
+            with st.popover("Download", icon=":material/download:", key="download_matches"):
+                hint("Every reading that matches, with its text and your verdict.")
+                downloads.buttons(
+                    dataset,
+                    f"matches-{concept.id}",
+                    lambda: table(dataset, rows, concept, judged),
+                    formats=("csv", "jsonl", "parquet"),
+                    key="matches",
+                )
+    if rows.empty:
+        draw('<p class="nla-empty">No reading that counts here holds it.</p>')
+        return
+
+    def act(chosen: Chosen) -> None:
+        if chosen.action in ("confirmed", "rejected", "open") and chosen.id:
+            watchlist.judge(dataset.root.name, concept.id, chosen.id, chosen.action)  # type: ignore[arg-type]
+
+    best = _with_texts(dataset, rows.head(SHOWN))
+    chosen = cards(
+        [Group([_card(row, judged, view) for row in best.to_dict("records")])],
+        label=f"Readings that match {concept.name}",
+        key="matches",
+        base="compare",
+        on_choice=act,
+    )
+    comparing.leave(chosen)
+
+
+def counted(n: int, judged: Mapping[str, str]) -> str:
+    """How many match, how many of them are shown, and what was found of those looked at."""
+    said = f"{n:,} reading{'' if n == 1 else 's'} match{'es' if n == 1 else ''}"
+    said += f"; the {SHOWN} best are shown." if n > SHOWN else "."
+    if judged:
+        confirmed = sum(verdict == "confirmed" for verdict in judged.values())
+        said += f" {confirmed} of {len(judged)} that were looked at are right."
+    return said
+
+
+def table(
+    dataset: Dataset, rows: pd.DataFrame, concept: Concept, judged: Mapping[str, str]
+) -> pd.DataFrame:
+    """Every match with its text, its token and the verdict on it ("" without one): ``concept``
+    and `COLUMNS`, best first."""
+    found = _with_texts(dataset, rows)
+    found.insert(0, "concept", concept.id)
+    found["verdict"] = found["reading_id"].map(dict(judged)).fillna("")
+    return found[["concept", *COLUMNS]]
+
+
+def _with_texts(dataset: Dataset, rows: pd.DataFrame) -> pd.DataFrame:
+    """Matches and what the dataset says of their readings, in the order of the matches."""
+    parts = [dataset.find_readings(transcript_id=t) for t in rows["transcript_id"].unique()]
+    texts = pd.concat(parts)[[*WHERE, "reading_id", "title", "role", "token", "explanation"]]
+    return rows.merge(texts, on=list(WHERE), how="inner", sort=False)
+
+
+def _card(row: Mapping[Any, Any], judged: Mapping[str, str], view: AuditView) -> Card:
+    position = int(row["position"])
+    verdict = judged.get(str(row["reading_id"]))
+    facts = [
+        f"FVE {signed(float(row['fve']))}",
+        f"match {signed(float(row['score']))}",
+        f"token {position}",
+        str(row["role"]),
+        str(row["category"]),
+    ]
+    return Card(
+        id=str(row["reading_id"]),
+        query=CompareView(dataset=view.dataset, transcript=str(row["transcript_id"]))
+        .at(position, int(row["sample"]))
+        .query,
+        title=str(row["title"]),
+        token=charts.visible(str(row["token"])),
+        text=str(row["explanation"]),
+        fve=float(row["fve"]),
+        facts=" · ".join([*facts, *([f"{verdict} by you"] if verdict else [])]),
+        actions=[("open", "Take the verdict back")]
+        if verdict
+        else [("confirmed", "Right"), ("rejected", "Wrong")],
+    )
