@@ -49,8 +49,9 @@ def bench_explain(
 ) -> dict[str, Any]:
     """Explain ``[n, d_model]`` vectors in three ways; counts, seconds, and the ratios.
 
-    ``plain`` is the same AV for the references. ``one_by_one`` vectors go through ``generate`` alone. The ways take turns for ``rounds`` rounds
-    and the fastest run of each counts. ``ratio_*`` is the time of a reference over ours.
+    ``plain`` is the same AV for the references. ``one_by_one`` vectors go through ``generate``
+    alone. The ways take turns for ``rounds`` rounds and the fastest run of each counts. ``ratio_*``
+    is the time of a reference over ours.
     """
     device, n = verbalizer.parts.device, len(vectors)
     for av, texts in ((verbalizer, _ours), (plain, plain_batch)):

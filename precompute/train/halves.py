@@ -18,6 +18,7 @@ from nla_core.errors import NLAError
 from nla_core.nla.checkpoints import Resolved, load_tokenizer, resolve
 from nla_core.nla.pair import load_half, pair_halves
 from nla_core.nla.pair import load_reconstructor as load_ar
+from nla_core.nla.products import pack_products
 from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor
 from nla_core.nla.sidecar import FILE_NAME, Sidecar, load_sidecar
 from nla_core.nla.verbalizer import LocalVerbalizer
