@@ -32,6 +32,8 @@ BENCHES = {
     "explain": ["--vectors", "64", "--explanation-tokens", "60", "--one-by-one", "8"]
     + ["--repeats", "2"],
     "corpus": ["--readings", "100", "1000", "--explanation-tokens", "32", "--vectors", "64"],
+    "run": ["--tokens", "40", "--repeat", "3"],
+    "engines": ["--prompts", "16"],
     "plan": ["--readings", "250", "--explanation-tokens", "24", "--vectors", "64"],
 }
 

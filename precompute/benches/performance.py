@@ -98,6 +98,30 @@ def _of_device(device: str) -> list[Promise]:
             less_is_better=True,
             is_ratio=False,
         ),
+        Promise(
+            f"Ray's overhead beside the local engine{where}",
+            f"engines-{device}",
+            "ray_overhead",
+            0.10,
+            less_is_better=True,
+            is_ratio=False,
+        ),
+        Promise(f"two workers against one{where}", f"engines-{device}", "two_against_one"),
+        *(
+            Promise(
+                f"own prompt of 40 tokens, {what}{where}",
+                f"run-{device}",
+                key,
+                target if device == "cpu" else None,
+                less_is_better=True,
+                unit=" s",
+                is_ratio=False,
+            )
+            for what, key, target in (
+                ("first reading", "first_reading_s", 3.0),
+                ("all readings", "all_readings_s", 20.0),
+            )
+        ),
     ]
 
 
@@ -112,14 +136,21 @@ PROMISES: tuple[Promise, ...] = (
             ("recall among the first ten", "recall_at_10/no filter", 0.97, False, ""),
         )
     ),
-    Promise(
-        "token click, ten sessions, 95 %",
-        "app-2-cores",
-        "sessions/10/token click/p95_ms",
-        300.0,
-        less_is_better=True,
-        unit=" ms",
-        is_ratio=False,
+    *(
+        Promise(
+            f"token click, {what}, 95 %",
+            file,
+            f"sessions/{sessions}/token click/p95_ms",
+            target,
+            less_is_better=True,
+            unit=" ms",
+            is_ratio=False,
+        )
+        for what, file, sessions, target in (
+            ("ten sessions", "app-2-cores", 10, 300.0),
+            ("ten sessions, a million readings", "app-million-2-cores", 10, 300.0),
+            ("while the server reads forty prompts", "app-during-run-2-cores", 1, 500.0),
+        )
     ),
 )
 
