@@ -299,7 +299,8 @@ def megabytes_of(explainer: Explainer) -> int:
     sizes: dict[int, int] = {}
     for model in (loaded.target.model, loaded.verbalizer.model, loaded.reconstructor.model):
         for tensor in _tensors(model):
-            sizes[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            # What is packed keeps a shape that has no address of its own.
+            sizes[tensor.data_ptr() or id(tensor)] = tensor.numel() * tensor.element_size()
     return sum(sizes.values()) // MEGABYTE
 
 

@@ -23,6 +23,7 @@ from nla_core.runs.shelves import Shelves
 from nla_core.steering.desk import Desk
 from nla_core.steering.desk import Status as Steered
 from nla_core.steering.experiment import Edit, Experiment
+from tests.tiny import tiny_pair
 from tests.runs.conftest import SETTINGS, SOON, Bench, ask, sentence, whole
 
 A, B = ("a", "r1"), ("b", "r1")
@@ -304,3 +305,17 @@ def test_the_idle_queue_does_not_take_models_from_an_experiment(bench: Bench) ->
             assert again is explainer
     assert bench.faults.n_loaded == 1
     assert SETTINGS.devices == "cpu"
+
+
+def test_packed_weights_are_counted_like_plain_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelves, "MEGABYTE", 1)
+    explainer = Explainer.load(tiny_pair(tmp_path), device="cpu", dtype="float32")
+    models = explainer.loaded
+    held = [
+        weight.numel() * weight.element_size()
+        for model in (models.target.model, models.verbalizer.model, models.reconstructor.model)
+        for weight in model.parameters()
+    ]
+    assert shelves.megabytes_of(explainer) >= sum(held)
