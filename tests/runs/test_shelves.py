@@ -18,13 +18,13 @@ from nla_core.explain import Explainer
 from nla_core.opened import Kept
 from nla_core.runs import shelf as shelves
 from nla_core.runs.settings import WorkerSettings
-from nla_core.runs.shelf import LoadState, Shelf
+from nla_core.runs.shelf import LoadState, Shelf, megabytes_of
 from nla_core.runs.shelves import Shelves
 from nla_core.steering.desk import Desk
 from nla_core.steering.desk import Status as Steered
 from nla_core.steering.experiment import Edit, Experiment
-from tests.tiny import tiny_pair
 from tests.runs.conftest import SETTINGS, SOON, Bench, ask, sentence, whole
+from tests.tiny import tiny_pair
 
 A, B = ("a", "r1"), ("b", "r1")
 STEER = Experiment(
@@ -318,4 +318,4 @@ def test_packed_weights_are_counted_like_plain_ones(
         for model in (models.target.model, models.verbalizer.model, models.reconstructor.model)
         for weight in model.parameters()
     ]
-    assert shelves.megabytes_of(explainer) >= sum(held)
+    assert megabytes_of(explainer) >= sum(held)
