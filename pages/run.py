@@ -25,6 +25,10 @@ shell.ensure()
 
 POLL_SECONDS = 1.0
 ENDED_POLL_SECONDS = 5.0
+INTRO = (
+    "The model answers your prompt. Then the verbalizer puts what the model holds at each token "
+    "into words, and the reconstructor measures how much of it the words give back."
+)
 _PRESSED = "_nla_start_run"
 
 
@@ -114,6 +118,7 @@ def editor(jobs: JobRunner, view: RunView, may_run: bool) -> None:
         run_live.kept_problem()
         if may_run:
             draw('<h1 class="nla-h1">Read your own prompts</h1>')
+            draw('<p class="nla-intro">{text}</p>', text=INTRO)
             ask(jobs, dataset)
     with narrow:
         draw('<p class="nla-label">Runs on this server</p>')

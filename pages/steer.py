@@ -110,6 +110,7 @@ def experiment_side(dataset: Dataset, view: SteerView, source: steering.Source) 
                     icon=":material/open_in_new:",
                     query_params=view.explore.params(),
                 )
+        steering_results.at_a_glance(experiment)
     steering_results.results(experiment)
 
 

@@ -161,8 +161,10 @@ def _turn(now: Draft, index: int, *, last: bool, limits: Limits) -> None:
 
 
 def _starting_points(dataset: Dataset) -> None:
-    with st.popover("Begin with…", icon=":material/library_books:", key="starting_points"):
-        hint(f"A prompt of {dataset.root.name}, with or without the answer that was given.")
+    with st.popover(
+        "Begin with…", icon=":material/library_books:", type="tertiary", key="starting_points"
+    ):
+        hint(f"A prompt of the dataset “{dataset.root.name}”. What stands in the editor is kept.")
         rows = dataset.transcripts(sort="title", limit=MOST_OFFERED)
         titles = dict(zip(rows["transcript_id"], rows["title"], strict=True))
         chosen = st.selectbox(
@@ -173,7 +175,12 @@ def _starting_points(dataset: Dataset) -> None:
             placeholder="Type to find one",
             format_func=lambda found: titles[found],
         )
-        answered = st.toggle("With the answer", key="starting_answer")
+        answered = st.toggle(
+            "With the answer",
+            key="starting_answer",
+            help="Takes the answer that was given along, to be read or changed; else the model "
+            "answers anew.",
+        )
         st.button(
             "Put it into the editor",
             key="start_with",

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nla_core.run_view import RunView
-from nla_core.runs.state import OPEN_STATES, Snapshot
+from nla_core.runs.state import OPEN_STATES, RunState, Snapshot
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw
 from nla_core.ui.run_live import STATES
@@ -58,7 +58,9 @@ def _stored(run: StoredRun) -> Card:
         f"{run.done} reading{'' if run.done == 1 else 's'}",
         f"{run.n_prompts} prompts" if run.n_prompts > 1 else "",
     ]
-    facts += [f"{run.failed} failed" if run.failed else "", STATES[run.state], when]
+    # Under the heading “Finished”, only another end is worth a word.
+    end = "" if run.state is RunState.DONE else STATES[run.state]
+    facts += [f"{run.failed} failed" if run.failed else "", end, when]
     return Card(
         run.run_id,
         RunView(run=run.run_id).query,

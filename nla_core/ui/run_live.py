@@ -91,13 +91,13 @@ def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
         parts.append(f"{duration(snapshot.seconds_left)} left")
     if snapshot.state in OPEN_STATES and not snapshot.model.startswith("ready"):
         state, _, note = snapshot.model.partition(": ")
-        parts.append(f"models {state}")
-        parts += [note[:1].lower() + note[1:]] if note else []
+        parts.append(note[:1].lower() + note[1:] if note else f"models {state}")
     with st.container(
         horizontal=True, vertical_alignment="center", gap="small", key="run_progress"
     ):
         if moving(snapshot):
-            st.progress(min(1.0, read / total), text=shell.as_label(" · ".join(parts)))
+            told = " · ".join(parts)
+            st.progress(min(1.0, read / total), text=shell.as_label(told[:1].upper() + told[1:]))
         else:
             draw('<p class="nla-label">{told}</p>', told=" · ".join(parts).capitalize())
         if snapshot.state in OPEN_STATES and mine is not None:

@@ -64,7 +64,8 @@ def settings(runner: JobRunner, prompts: Sequence[RunPrompt]) -> RunRequest | No
             names,
             index=names.index(last.pair) if last is not None and last.pair in names else 0,
             key="run_pair",
-            help="Those under data/nla, and those that NLA_PAIRS names. "
+            help="The model that answers, and the verbalizer and reconstructor that were trained "
+            "on one layer of it. Pairs lie under data/nla, or where NLA_PAIRS says. "
             f"Runs on {' and '.join(runner.settings.device_names)}.",
         )
         which = st.selectbox(
@@ -73,6 +74,8 @@ def settings(runner: JobRunner, prompts: Sequence[RunPrompt]) -> RunRequest | No
             index=list(WHICH).index(begun.which),
             key="run_which",
             format_func=lambda value: WHICH[value],
+            help="Each token that is read costs a text of its own, and so the time. Reading the "
+            "answer or the last tokens only is quicker.",
         )
         n = 0
         if which in (Which.LAST, Which.EVERY):
@@ -122,11 +125,18 @@ def _sampling(
             min(model.temperature, HOTTEST),
             0.1,
             key="run_target_temperature",
+            help="Of the answer. 0 is greedy: the likeliest token each time.",
         )
         seed = st.number_input("Seed of the model", 0, 2**31 - 1, model.seed, key="run_target_seed")
     with st.container(horizontal=True, gap="small", key="verbalizer_settings"):
         samples = st.number_input(
-            "Samples a token", 1, limits.samples, min(most, limits.samples), key="run_samples"
+            "Samples a token",
+            1,
+            limits.samples,
+            min(most, limits.samples),
+            key="run_samples",
+            help="How many texts are written of each vector. What several of them say is worth "
+            "more than what one says.",
         )
         usual = begun.temperature if (samples > 1) == (most > 1) else 0.7 if samples > 1 else 0.0
         own = st.number_input(

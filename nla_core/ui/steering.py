@@ -285,8 +285,9 @@ def fidelities(view: SteerView, source: Source, experiment: Experiment) -> None:
         for name, f in zip(("original", "edited"), found, strict=True)
     ]
     draw(
-        '<table class="nla-figures"><caption>Rebuilt from the text, against the true vector'
-        "</caption><thead><tr><td></td><th scope='col'>FVE</th><th scope='col'>cosine</th>"
+        '<table class="nla-figures"><caption>Rebuilt from the text, against the true vector; '
+        "1 would be all of it</caption><thead><tr><td></td>"
+        "<th scope='col'>FVE</th><th scope='col'>cosine</th>"
         "<th scope='col'>centred cosine</th></tr></thead><tbody>{rows}</tbody></table>",
         rows=join(rows),
     )

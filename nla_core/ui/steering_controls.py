@@ -57,15 +57,35 @@ def controls(view: SteerView, source: Source) -> None:
         required=True,
         help="Attention sinks, such as the very first token, are left out of “all”.",
     )
-    _toggle("Push every new token, too", "prompt_only", not view.prompt_only, flip=True)
+    _toggle(
+        "Push every new token, too",
+        "prompt_only",
+        not view.prompt_only,
+        flip=True,
+        help="Else only the prompt is pushed, and the model writes on by itself.",
+    )
     if source.has_answer:
-        _toggle("Go on where the answer begins", "answer", view.answer)
+        _toggle(
+            "Go on where the answer begins",
+            "answer",
+            view.answer,
+            help="Else the model continues right after the token that was read.",
+        )
     if view.transcript is not None:
         _also(view)
     _alphas(view)
     one, other = st.columns(2)
     with one:
-        _field(st.number_input, "Seeds", "seeds", view.seeds, min_value=1, max_value=MOST_SEEDS)
+        _field(
+            st.number_input,
+            "Seeds",
+            "seeds",
+            view.seeds,
+            min_value=1,
+            max_value=MOST_SEEDS,
+            help="Texts for each α, steered and in random directions, one a seed. "
+            "Twenty give intervals worth looking at.",
+        )
         _field(
             st.number_input,
             "Temperature",
@@ -74,9 +94,17 @@ def controls(view: SteerView, source: Source) -> None:
             min_value=0.0,
             max_value=2.0,
             step=0.1,
+            help="How freely tokens are drawn. At 0 all seeds of an arm write the same text.",
         )
     with other:
-        _field(st.number_input, "First seed", "first_seed", view.first_seed, min_value=0)
+        _field(
+            st.number_input,
+            "First seed",
+            "first_seed",
+            view.first_seed,
+            min_value=0,
+            help="Another one gives other texts and other random directions.",
+        )
         _field(
             st.number_input,
             "New tokens",
@@ -84,6 +112,7 @@ def controls(view: SteerView, source: Source) -> None:
             view.new_tokens,
             min_value=1,
             max_value=MOST_NEW_TOKENS,
+            help="How long each text may be.",
         )
 
 
@@ -98,12 +127,13 @@ def _field(widget: Callable[..., Any], label: str, field: str, current: Any, **m
     )
 
 
-def _toggle(label: str, field: str, current: bool, *, flip: bool = False) -> None:
+def _toggle(label: str, field: str, current: bool, *, help: str, flip: bool = False) -> None:
     key = f"steer_{field}"
     st.session_state[key] = current
     st.toggle(
         label,
         key=key,
+        help=help,
         on_change=lambda: steering.go(
             lambda v: v.changed(**{field: st.session_state[key] != flip})
         ),

@@ -116,7 +116,7 @@ def _card(preset: Preset, view: SteerView, revision: str) -> Card:
         query=view_of(preset, view.dataset).query,
         title=preset.name,
         facts=facts,
-        text=f"{preset.experiment.prompt} …",
+        text=f"{preset.experiment.prompt}\u00a0…",
     )
 
 

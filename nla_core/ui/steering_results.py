@@ -41,6 +41,17 @@ def start(experiment: Experiment) -> None:
         st.session_state["steer_refusal"] = error
 
 
+def at_a_glance(experiment: Experiment) -> None:
+    """Beside the button, where it was pressed: whether anything goes on further down."""
+    seen = opened.steering().seen(experiment.key)
+    if "steer_refusal" in st.session_state:
+        hint("It was not started; the reason stands below.")
+    elif seen is not None and seen.active:
+        hint("At work. What comes of it grows below.")
+    elif seen is not None and seen.status == Status.DONE:
+        hint("Done. The outcome stands below.")
+
+
 def results(experiment: Experiment) -> None:
     """What came of the experiment on the screen, else of this session's latest one."""
     refusal = st.session_state.pop("steer_refusal", None)

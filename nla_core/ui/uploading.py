@@ -16,6 +16,7 @@ from nla_core.errors import NLAError
 from nla_core.runs.request import RunPrompt
 from nla_core.runs.settings import Limits
 from nla_core.runs.uploads import SUFFIXES, Columns, Split, Upload, read_upload
+from nla_core.schema import Role
 from nla_core.ui.html import draw, fill, hint, join
 
 SPLITS: Final[dict[Split, str]] = {
@@ -24,6 +25,7 @@ SPLITS: Final[dict[Split, str]] = {
     "file": "The whole file is one prompt",
 }
 SHOWN: Final = 50
+LONGEST_SHOWN: Final = 160
 _NONE: Final = "—"
 
 
@@ -102,13 +104,16 @@ def _preview(found: Upload) -> tuple[RunPrompt, ...]:
         repeated=repeated,
     )
     if prompts:
+        shown = prompts[:SHOWN]
+        titled = {"title": [p.title for p in shown]} if any(p.title for p in shown) else {}
         st.dataframe(
             pd.DataFrame(
                 {
-                    "where": [p.where.removeprefix(f"{found.name} ") for p in prompts[:SHOWN]],
-                    "prompt": [p.label for p in prompts[:SHOWN]],
-                    "turns": [len(p.messages) or 1 for p in prompts[:SHOWN]],
-                    "characters": [p.n_characters for p in prompts[:SHOWN]],
+                    "where": [p.where.removeprefix(f"{found.name} ") for p in shown],
+                    **titled,
+                    "prompt": [_words(p) for p in shown],
+                    "turns": [len(p.messages) or 1 for p in shown],
+                    "characters": [p.n_characters for p in shown],
                 }
             ),
             hide_index=True,
@@ -129,3 +134,10 @@ def _preview(found: Upload) -> tuple[RunPrompt, ...]:
     if prompts and st.checkbox("Run the others without them", key="upload_without"):
         return prompts
     return ()
+
+
+def _words(prompt: RunPrompt) -> str:
+    """The last thing that a person says in it, on one line; the system prompt is not it."""
+    said = [m["content"] for m in prompt.messages if m["role"] == Role.USER]
+    text = " ".join((prompt.text if prompt.text is not None else (said or [""])[-1]).split())
+    return text if len(text) <= LONGEST_SHOWN else text[: LONGEST_SHOWN - 1] + "…"

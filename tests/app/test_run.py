@@ -240,3 +240,37 @@ def test_a_token_that_was_not_asked_for_is_not_promised(jobs: JobRunner, open_ap
     app = open_app(page=RUN, **RunView(run=run_id, position=3).params())
     assert run_live.NEVER in html(app)
     assert "the last token · at most 1 new token" in html(app)
+
+
+def test_a_draft_that_was_replaced_can_be_brought_back(jobs: JobRunner, open_app: Open) -> None:
+    app = open_app(page=RUN)
+    assert "earlier_draft" not in {button.key for button in app.button}
+    app.text_area[0].input("an hour of typing").run()
+    app.button(key="afresh").click().run()
+    assert app.text_area[0].value == ""
+    app.button(key="earlier_draft").click().run()
+    assert app.text_area[0].value == "an hour of typing"
+    title = app.selectbox(key="starting_point").options[0]
+    app.selectbox(key="starting_point").select(title).run()
+    app.button(key="start_with").click().run()
+    assert app.text_area[0].value != "an hour of typing"
+    app.button(key="earlier_draft").click().run()
+    assert app.text_area[0].value == "an hour of typing"
+    assert not app.exception
+
+
+def test_a_revision_follows_everything_about_a_run(jobs: JobRunner, open_app: Open) -> None:
+    run_id = run_id_of(ask(open_app))
+    end = jobs.wait(run_id, SOON)
+    assert end.version is not None
+    ended = jobs.revision(run_id)
+    assert jobs.revision(run_id) == ended
+    jobs.rename(run_id, name="another", note="")
+    named = jobs.revision(run_id)
+    assert named != ended
+    began = time.thread_time()
+    for _ in range(1000):
+        jobs.revision(run_id)
+    assert time.thread_time() - began < 0.2, (
+        "a tab asks every few seconds, for as long as it is open"
+    )

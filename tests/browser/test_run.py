@@ -99,3 +99,48 @@ def test_twenty_prompts_survive_a_cancel_and_a_restart(
         page.wait_for_selector(".chip.locked", timeout=SOON)
         assert page.locator(".nla-said").inner_text() == said
         page.close()
+
+
+def test_a_tab_with_an_ended_run_notices_that_another_takes_it_up(
+    served: Callable[[], Any], visit: Callable[..., Any], tmp_path: Path
+) -> None:
+    words = " ".join(["the old stone bridge over a slow brown river in the rain"] * 6)
+    with served() as address:
+        page = visit("/run", address=address)
+        page.get_by_label("Pair", exact=True).click()
+        page.get_by_role("option", name="pair", exact=True).click()
+        page.get_by_role("textbox", name="User, turn 1").fill(words)
+        page.get_by_role("button", name="Read", exact=True).click()
+        page.wait_for_url(re.compile(r"[?&]run=run-"), timeout=SOON)
+        page.wait_for_function(
+            "() => /[1-9]\\d* of/.test(document.querySelector('.st-key-run_progress')?.innerText)",
+            timeout=SOON,
+        )
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        page.get_by_text("Open in Explore").wait_for(timeout=SOON)
+        other = visit(page.url.removeprefix(address), address=address)
+        other.get_by_role("button", name="Go on with what is missing").click()
+        page.get_by_text("Finished ·", exact=False).first.wait_for(timeout=SOON)  # untouched
+        assert n_done(page) > 1
+        page.close()
+        other.close()
+
+
+def test_on_a_phone_the_panel_is_a_line_until_a_token_is_chosen(
+    served: Callable[[], Any], visit: Callable[..., Any]
+) -> None:
+    with served() as address:
+        page = visit("/run", address=address, width=390, height=844)
+        page.get_by_label("Pair", exact=True).click()
+        page.get_by_role("option", name="pair", exact=True).click()
+        page.get_by_role("textbox", name="User, turn 1").fill("the quick brown fox")
+        page.get_by_role("button", name="Read", exact=True).click()
+        page.wait_for_selector(".chip:not(.markup)", timeout=SOON)
+        panel = page.locator(".st-key-panel")
+        page.get_by_text("Tap a token").wait_for()
+        assert panel.bounding_box()["height"] < 50
+        page.get_by_text("Open in Explore").wait_for(timeout=SOON)
+        page.locator(".chip:not(.markup):not(.unread)").first.click()
+        page.wait_for_selector(".nla-said")
+        assert panel.bounding_box()["height"] > 100
+        page.close()
