@@ -157,8 +157,10 @@ def transcript_side(
             "like what comes": "to_come",
             "like another transcript": "unrelated",
         }
-        draw('<p class="nla-label">How near each explanation is to the text on either side '
-            '<span class="quiet">cosine of sentence embeddings</span></p>')
+        draw(
+            '<p class="nla-label">How near each explanation is to the text on either side '
+            '<span class="quiet">cosine of sentence embeddings</span></p>'
+        )
         chart(
             charts.divergence(
                 {
