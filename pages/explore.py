@@ -31,7 +31,7 @@ from nla_core.ui.copy_link import copy_link
 from nla_core.ui.library import library
 from nla_core.ui.share import note, share
 from nla_core.ui.transcript_view import TranscriptView
-from nla_core.views import SteerView
+from nla_core.views import CompareView, SteerView
 
 shell.ensure()
 
@@ -94,6 +94,14 @@ def panel(
                 share(here, transcript, reading, Provenance.of(dataset))
         downloads.popover(dataset, transcript.transcript_id, transcript.span(here.range))
         if reading is not None:
+            st.page_link(
+                shell.page("compare"),
+                label="Compare with the text",
+                icon=":material/fact_check:",
+                query_params=CompareView(dataset=here.dataset, transcript=transcript.transcript_id)
+                .at(position, here.sample)
+                .params(),
+            )
             st.page_link(
                 shell.page("steer"),
                 label="Steer from here",

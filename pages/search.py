@@ -42,7 +42,7 @@ def search(dataset: Dataset, link: Parsed[SearchView]) -> None:
     place.empty()
     hits.summary(dataset, view, found)
     if not found.hits:
-        hits.nothing(found)
+        hits.nothing(found, view)
         return
     hits.hits(found, view)
     hits.pages(found, view)

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+LINKS = (ROOT / "docs/links.md").read_text(encoding="utf-8")
 DOCUMENTS = documents()
 
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -286,7 +287,7 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_link_parameter_is_documented() -> None:
     pages = {
-        "Links": refs.PARAMS,
+        "Links to a token or a list": refs.PARAMS,
         "Links to a search": views.SEARCH_PARAMS,
         "Links to a comparison": views.COMPARE_PARAMS,
         "Links to an audit": views.AUDIT_PARAMS,
@@ -294,13 +295,13 @@ def test_every_link_parameter_is_documented() -> None:
         "Links to an experiment": views.STEER_PARAMS,
     }
     for heading, params in pages.items():
-        rows = re.findall(r"^\| (`[^|]+`) \|", section(heading), re.MULTILINE)
+        rows = re.findall(r"^\| (`[^|]+`) \|", section(heading, LINKS), re.MULTILINE)
         documented = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
         assert sorted(documented) == sorted(params)
 
 
 def test_the_example_link_is_read_as_it_stands() -> None:
-    (query,) = re.findall(r"/explore\?([^\s`]+)", section("Links"))
+    (query,) = re.findall(r"/explore\?([^\s`]+)", LINKS)
     assert not refs.parse_query(query).problems
     assert refs.parse_query(query).view.query == query
 

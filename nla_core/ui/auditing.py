@@ -262,7 +262,8 @@ def leaderboard(dataset: Dataset, claims: Claims, view: AuditView) -> None:
     draw(
         '<h2 class="nla-h2">What returns and is not said</h2><p class="nla-hint">Claims of the '
         "explanations that stand nowhere in the text of their transcript (unspoken), or only "
-        "further on in it (foreseen).</p>"
+        "further on in it (foreseen). What neighbouring readings repeat is less likely invented."
+        "</p>"
     )
 
     def rows(limit: int | None) -> pd.DataFrame:
@@ -316,13 +317,9 @@ def _leader(row: Mapping[Any, Any], view: AuditView) -> Card:
         .at(int(row["position"]), int(row["sample"]))
         .query,
         title=str(row["text"]),
-        facts=" · ".join(
-            [
-                str(row["kind"]),
-                f"{_of(row['n_readings'], 'reading')} of {_of(row['n_transcripts'], 'transcript')}",
-                f"{int(row['n_recurring']):,} with neighbours that say it, too",
-            ]
-        ),
+        facts=f"{row['kind']} · {_of(row['n_readings'], 'reading')} of "
+        f"{_of(row['n_transcripts'], 'transcript')}"
+        + (f" · {int(row['n_recurring']):,} repeated nearby" if row["n_recurring"] else ""),
     )
 
 

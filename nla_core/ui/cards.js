@@ -25,7 +25,18 @@ export default function ({ data, parentElement, setTriggerValue }) {
   drawn.set(root, content);
   root.setAttribute("aria-label", data.label);
   root.className = "cards " + data.layout;
+  const kept = root.getRootNode().activeElement?.dataset;
   root.replaceChildren(...data.groups.map((group) => drawGroup(group, data)));
+  refocus(root, kept);
+}
+
+// Whoever judges with the keyboard stays at the card that was judged.
+function refocus(root, kept) {
+  if (!kept?.id && !kept?.query) return;
+  const nodes = [...root.querySelectorAll("button[data-id], a[data-query]")];
+  const same = (node) => (kept.id ? node.dataset.id === kept.id : node.dataset.query === kept.query);
+  const exact = nodes.find((node) => same(node) && node.dataset.action === kept.action);
+  (exact ?? nodes.find(same))?.focus({ preventScroll: true });
 }
 
 function el(tag, className, text) {

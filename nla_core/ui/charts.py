@@ -26,6 +26,9 @@ _BAR: Final = "#8fa0b3"
 _CAME: Final = "#747bf2"
 _LINE: Final = "#169a8c"
 
+# On a narrow screen a legend has several rows: it grows upwards, away from the marks.
+_ABOVE: Final = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0}
+
 # The first tick says what the numbers of the axis are.
 _POSITIONS: Final = {
     "showgrid": False,
@@ -190,17 +193,11 @@ def _with_gaps(values: Mapping[int, float]) -> tuple[list[int], list[float | Non
     """Positions and values, with a None where positions leap: a line over the markup between two
     turns would show values that nobody measured."""
     at = sorted(values)
-    steps = sorted(b - a for a, b in pairwise(at))
+    steps = sorted(after - before for before, after in pairwise(at))
     leap = GAP * steps[len(steps) // 2] if steps else 0
-    positions: list[int] = []
-    found: list[float | None] = []
-    for i, position in enumerate(at):
-        if i and position - at[i - 1] > leap:
-            positions.append(at[i - 1] + 1)
-            found.append(None)
-        positions.append(position)
-        found.append(round(values[position], 4))
-    return positions, found
+    gaps = [before + 1 for before, after in pairwise(at) if after - before > leap]
+    positions = sorted([*at, *gaps])
+    return positions, [round(values[p], 4) if p in values else None for p in positions]
 
 
 def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) -> Figure:
@@ -244,7 +241,7 @@ def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) 
             "hovermode": "x",
             **_bare(),
             "showlegend": True,
-            "legend": {"orientation": "h", "y": 1.28, "x": 0},
+            "legend": _ABOVE,
         },
     }
 
@@ -301,7 +298,7 @@ def shares(
         ],
         "layout": {
             "height": 30 * len(rows) + 80,
-            "margin": {"l": 4, "r": 20, "t": 40, "b": 26},
+            "margin": {"l": 4, "r": 20, "t": 4, "b": 26},
             "xaxis": {"range": [-0.02, 1.02], "tickformat": ".0%", "fixedrange": True},
             "yaxis": {
                 "autorange": "reversed",
@@ -313,7 +310,7 @@ def shares(
             },
             **_bare(),
             "showlegend": True,
-            "legend": {"orientation": "h", "y": 1.16, "x": 0},
+            "legend": _ABOVE,
         },
     }
 

@@ -143,7 +143,7 @@ def pages(found: Results, view: SearchView) -> None:
             )
 
 
-def nothing(found: Results) -> None:
+def nothing(found: Results, view: SearchView) -> None:
     """Why there is nothing, and searches nearby that find something."""
     draw(
         '<div class="nla-notice"><p><b>Nothing was found.</b></p><ul>{why}</ul></div>',
@@ -157,6 +157,14 @@ def nothing(found: Results) -> None:
             type="tertiary",
             on_click=_ask,
             args=(near,),
+        )
+    if view.mode == "keyword" and view.text and view.within == "explanations":
+        st.button(
+            "Search by meaning instead",
+            key="by_meaning",
+            icon=":material/arrow_forward:",
+            type="tertiary",
+            on_click=lambda: finder.go(lambda v: v.asked(mode="semantic")),
         )
 
 

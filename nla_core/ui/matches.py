@@ -36,6 +36,8 @@ def matches(dataset: Dataset, scores: StoredScores, view: AuditView) -> None:
     """The readings that hold the chosen concept, to be confirmed or rejected by hand."""
     concept = next((c for c in scores.concepts if c.id == view.concept), None)
     if concept is None:
+        if view.concept is not None:
+            hint(f"This watchlist has no concept “{view.concept}”.")
         return
     rows = scores.matches(concept.id, category=view.category, flagged=view.flagged, limit=None)
     if view.floor is not None:

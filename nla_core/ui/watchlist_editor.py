@@ -56,8 +56,8 @@ def editor(concepts: tuple[Concept, ...], own: bool) -> None:
                 key=_key("description", chosen),
             )
             for field, label in (
-                ("positives", "Phrases for, one a line"),
-                ("negatives", "Against"),
+                ("positives", "Phrases that say it, one a line"),
+                ("negatives", "Look-alikes that do not, one a line"),
             ):
                 st.text_area(
                     label,
@@ -71,6 +71,8 @@ def editor(concepts: tuple[Concept, ...], own: bool) -> None:
                 step=0.01,
                 format="%.3f",
                 key=_key("threshold", chosen),
+                help="The score from which on a text holds the concept: its likeness to the "
+                "two nearest phrases that say it, less half of that to the two look-alikes.",
             )
             st.text_input(
                 "Pattern (a regular expression that decides by itself; may stay empty)",

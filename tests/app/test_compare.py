@@ -222,6 +222,11 @@ def test_a_match_is_judged_and_the_verdict_kept(judged: Callable[..., AppTest]) 
     assert "· token " in first["facts"]
 
 
+def test_a_concept_that_is_not_in_the_list_is_told(judged: Callable[..., AppTest]) -> None:
+    app = judged(AuditView(concept="nothing"), page=AUDIT)
+    assert "This watchlist has no concept “nothing”" in html(app)
+
+
 def test_every_match_can_be_taken_away(judged: Callable[..., AppTest], judged_root: Path) -> None:
     app = judged(AuditView(), page=AUDIT)
     shares = app.dataframe[0].value.set_index("concept")["explanations_share"]

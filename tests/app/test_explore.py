@@ -15,6 +15,7 @@ from nla_core.errors import NLAError
 from nla_core.refs import ViewState, parse
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE
+from nla_core.views import CompareView, parse_compare_query
 from tests.app.conftest import Open
 from tests.helpers import ERROR_PROMPT, PAIR, RAWVAR, make_dataset, transcript_id_of
 
@@ -222,6 +223,24 @@ def test_a_linked_list_sets_its_widgets(open_app: Open) -> None:
     assert app.selectbox(key="category").value == "facts"
     assert app.selectbox(key="order").value == ("title", True)
     assert view_of(app) == view
+
+
+def test_a_reading_leads_to_its_claims(open_app: Open, dataset_root: Path) -> None:
+    position = content_positions(dataset_root, FACTS)[3]
+    app = open_app(ViewState(transcript=FACTS, position=position))
+    links = [e.proto for e in app.get("page_link")]
+    (link,) = [link for link in links if link.label == "Compare with the text"]
+    assert parse_compare_query(link.query_string).view == CompareView(transcript=FACTS).at(position)
+
+
+def test_a_colour_that_needs_a_phrase_asks_for_one(open_app: Open) -> None:
+    app = open_app()
+    app.segmented_control(key="measure").set_value("phrase").run()
+    assert not app.exception
+    assert view_of(app).measure == "fve"
+    assert "Type a phrase into the field" in html(app)
+    app.segmented_control(key="measure").set_value("surprisal").run()
+    assert "Type a phrase into the field" not in html(app)
 
 
 def test_a_list_without_matches_can_be_left(open_app: Open) -> None:

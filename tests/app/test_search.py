@@ -7,11 +7,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from nla_core import opened
 from nla_core.refs import parse_query
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import Dataset
 from nla_core.views import SearchView, parse_search
 from tests.app.conftest import Open
+from tests.app.test_compare import HashEncoder
 from tests.app.test_explore import component, html
 from tests.helpers import transcript_id_of
 
@@ -95,6 +97,17 @@ def test_visible_text_is_found_with_its_token(open_app: Open) -> None:
     view = parse_query(str(first["query"])).view
     assert view.transcript == transcript_id_of("facts-001")
     assert view.position is not None
+
+
+def test_words_that_stand_nowhere_can_be_searched_for_by_meaning(
+    open_app: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opened, "encoder", HashEncoder)
+    app = open_app(SearchView(text="zzzqqq", mode="keyword"), page=SEARCH)
+    assert "Nothing was found" in html(app)
+    app.button(key="by_meaning").click().run()
+    assert search_of(app) == SearchView(text="zzzqqq", mode="semantic")
+    assert not app.exception
 
 
 def test_a_reading_that_is_not_here_is_a_message(open_app: Open) -> None:
