@@ -8,11 +8,14 @@ PYTEST_ARGS ?=
 
 VENV := .venv
 PY   := $(VENV)/bin/python
+CLOUD := .venv-cloud
+CLOUD_PY := $(CLOUD)/bin/python
 PAIR := data/nla/smollm2-135m-L20
 
 # A stamp is named after the checksum of the pins it stands for: change a pin and it is missing.
 checksum = $(shell cat $(1) | cksum | cut -d' ' -f1)
 APP_STAMP := $(VENV)/.app-$(call checksum,requirements.txt)
+CLOUD_STAMP := $(CLOUD)/.cloud-$(call checksum,requirements-cloud-dev.txt)
 DEV_STAMP := $(VENV)/.dev-$(call checksum,requirements.txt requirements-dev.txt)
 
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser)
@@ -32,13 +35,18 @@ app: $(APP_STAMP) ## Serve the explorer on this machine (the first start sets ev
 	  echo "The demo can be browsed all the same; your own prompts need the model." >&2
 	$(PY) -m streamlit run app.py --server.address $(HOST) --server.port $(PORT)
 
-test: $(DEV_STAMP) model ## Run every test that this machine can run
+test: $(DEV_STAMP) $(CLOUD_STAMP) model ## Run every test that this machine can run
 ifeq ($(CHROMIUM),)
 	@echo "No Chromium found: the browser tests will be skipped. On Debian or Ubuntu this installs it:"
 	@echo "  sudo apt-get install -y chromium"
 	@echo "Elsewhere put a program called chromium on the PATH."
 endif
+ifeq ($(PYTEST_ARGS),)
+	$(PY) -m pytest --ignore=tests/stores
+	$(CLOUD_PY) -m pytest tests/stores
+else
 	$(PY) -m pytest $(PYTEST_ARGS)
+endif
 
 check: $(DEV_STAMP) ## Lint, formatting and types
 	$(PY) -m ruff check .
@@ -81,8 +89,8 @@ clean: ## Remove what is derived: caches, test leftovers, built databases
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 	find data \( -name '*.duckdb' -o -name '*.duckdb.wal' \) -exec rm -f {} +
 
-clean-venv: clean ## The same, and the virtual environment
-	rm -rf $(VENV)
+clean-venv: clean ## The same, and the virtual environments
+	rm -rf $(VENV) $(CLOUD)
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -99,3 +107,11 @@ $(APP_STAMP): | $(PY)
 $(DEV_STAMP): $(APP_STAMP)
 	$(PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements-dev.txt
 	@rm -f $(VENV)/.dev-* && touch $@
+
+# Its own packages first, those of .venv behind them: nothing there changes.
+$(CLOUD_STAMP): $(DEV_STAMP) requirements-cloud-dev.txt
+	@rm -rf $(CLOUD) && $(PY) -m venv $(CLOUD)
+	$(CLOUD_PY) -m pip install --disable-pip-version-check $(PIP_ARGS) -r requirements-cloud-dev.txt
+	@$(PY) -c 'import site; print(site.getsitepackages()[0])' > \
+	  "$$($(CLOUD_PY) -c 'import site; print(site.getsitepackages()[0])')/main.pth"
+	@touch $@

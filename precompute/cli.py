@@ -41,6 +41,7 @@ VERBS = (
     Verb("plan", "precompute.cost", "say what a run would take: time, memory, disk, price"),
     Verb("transcripts", "precompute.transcripts", "conversations from elsewhere as a corpus"),
     Verb("publish", "precompute.publish", "publish the finished shards of a run"),
+    Verb("fetch", "precompute.fetch", "fetch a published dataset from an object store"),
     Verb("compare", "precompute.compare", "hold every explanation against the visible text"),
     Verb("verify", "precompute.verify", "check a published dataset, byte for byte"),
     Verb("testset", "precompute.testset", "record the held-out vectors a pair is measured on"),

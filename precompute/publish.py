@@ -18,7 +18,11 @@ import numpy as np
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK
 from nla_core.store.publish import publish
+from nla_core.store.remote import Store
+from nla_core.store.transfer import push
+from precompute.mirror import find_workspace
 from precompute.output import write_result
+from precompute.places import add_place_arguments, place_of
 from precompute.progress import LOG_SECONDS
 from precompute.workspace import Workspace
 
@@ -30,25 +34,29 @@ EXAMPLE = "python -m precompute publish --out data/demo"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="the --out of the run"
-    )
+    add_place_arguments(parser, "the --out of the run")
     parser.add_argument(
         "--config", metavar="HASH", help="which run, where --out holds more than one"
     )
 
 
 def main(args: argparse.Namespace) -> int:
-    workspace = Workspace.find(args.out, args.config)
-    version = publish_workspace(workspace, args.out, MiniLM(), say=print)
+    place = place_of(args)
+    workspace = find_workspace(place.local, args.config, place.store)
+    version = publish_workspace(workspace, place.local, MiniLM(), say=print, store=place.store)
     write_result(args, {"out": str(args.out), "config": workspace.config_hash, "version": version})
     return EXIT_OK
 
 
 def publish_workspace(
-    workspace: Workspace, out: Path, embedder: Embedder, *, say: Callable[[str], None]
+    workspace: Workspace,
+    out: Path,
+    embedder: Embedder,
+    *,
+    say: Callable[[str], None],
+    store: Store | None = None,
 ) -> str:
-    """Publish all shards of a workspace under ``out`` and return the version.
+    """Publish all shards of a workspace under ``out``, then in ``store``; return the version.
 
     Raises NLAError if a shard is missing or the rows do not fit together.
     """
@@ -76,6 +84,8 @@ def publish_workspace(
         git_commit=git_commit(),
     )
     say(f"Published {out / version}")
+    if store is not None:
+        push(out, version, store, say=say)
     return version
 
 

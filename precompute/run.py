@@ -8,9 +8,10 @@ loaded only if a shard is missing; running a finished command again only publish
 from __future__ import annotations
 
 import argparse
+import contextlib
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from importlib.metadata import version
@@ -21,11 +22,15 @@ import pyarrow as pa
 
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
+from nla_core.store.remote import Store
 from precompute.corpus import read_corpus
 from precompute.drivers import driving
 from precompute.engines.base import Engine
 from precompute.engines.local import LocalEngine
+from precompute.lease import leasing
+from precompute.mirror import open_workspace
 from precompute.output import write_result
+from precompute.places import Place, add_place_arguments, place_of
 from precompute.plan import Plan, Settings, Shard, make_plan
 from precompute.progress import Progress
 from precompute.publish import publish_workspace
@@ -158,8 +163,11 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_corpus_arguments(parser)
     add_settings(parser)
+    add_place_arguments(parser, "where the dataset is published")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="where the dataset is published"
+        "--take-over",
+        action="store_true",
+        help="where --out is a URL: begin although another run holds it, which has died",
     )
     parser.add_argument(
         "--name", help="the dataset's name in its manifest (default: the last part of --out)"
@@ -206,6 +214,9 @@ def main(args: argparse.Namespace) -> int:
     from nla_core.nla.devices import pick_dtype
     from nla_core.nla.pair import find_pair
 
+    place = place_of(args)
+    if args.engine == "ray":  # workers run in folders of their own
+        args.nla, place = args.nla.resolve(), replace(place, local=place.local.resolve())
     device = _device(args)
     engine = _engine(args, gpu=device.type == "cuda")
     dtype = str(pick_dtype(device, args.dtype)).removeprefix("torch.")
@@ -214,14 +225,17 @@ def main(args: argparse.Namespace) -> int:
         corpus,
         pair=find_pair(args.nla).describe(),
         settings=settings,
-        name=args.name or args.out.resolve().name,
+        name=args.name or place.name,
         limit=args.limit,
     )
 
     embedder = None if args.no_publish else MiniLM()
     make_explainer = partial(load_explainer, args.nla, str(device), dtype)
-    with driving(args.out, args.rank, args.world_size):
-        result = execute(plan, args.out, make_explainer, embedder=embedder, engine=engine)
+    with _driving(place, args) as still_ours:
+        result = execute(
+            plan, place.local, make_explainer, embedder=embedder, engine=engine,
+            store=place.store, check=still_ours,
+        )  # fmt: skip
     write_result(args, result)
     return EXIT_OK
 
@@ -233,10 +247,16 @@ def execute(
     *,
     embedder: Embedder | None,
     engine: Engine | None = None,
+    store: Store | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Do what is missing of ``plan`` under ``out``; publish if there is an ``embedder``."""
-    workspace = Workspace.create(out, plan)
-    receipts = {shard.name: workspace.receipt(shard.name) for shard in plan.shards}
+    """Do what is missing of ``plan`` under ``out``; publish if there is an ``embedder``.
+
+    With a ``store``, it is begun with what lies there and left with what was made. ``check`` is
+    called after every shard, and raises to end the run.
+    """
+    workspace = open_workspace(out, plan, store)
+    receipts = workspace.receipts()
     todo = [shard for shard in plan.shards if receipts[shard.name] is None]
     total = sum(len(shard.prompts) for shard in plan.shards)
     progress = Progress(todo, total=total, answer_tokens=plan.settings.max_new_tokens)
@@ -249,10 +269,11 @@ def execute(
     for shard, receipt in (engine or LocalEngine()).run(make_worker, todo):
         receipts[shard.name] = receipt
         progress.finished(shard, receipt.counts["readings"])
+        check()
     done = [receipt for receipt in receipts.values() if receipt is not None]
     result = {
         "config": plan.config_hash,
-        "out": str(out),
+        "out": store.url if store else str(out),
         "n_shards": len(done),
         "n_prompts": total,
         "n_errors": sum(receipt.n_errors for receipt in done),
@@ -262,8 +283,22 @@ def execute(
     if failed := result["n_errors"]:
         progress.say(f"{failed} prompts could not be processed; their rows say why")
     if embedder is not None:
-        result["version"] = publish_workspace(workspace, out, embedder, say=progress.say)
+        result["version"] = publish_workspace(
+            workspace, out, embedder, say=progress.say, store=store
+        )
     return result
+
+
+@contextlib.contextmanager
+def _driving(place: Place, args: argparse.Namespace) -> Iterator[Callable[[], None]]:
+    """The folder's lock, and the store's lease; yields what tells that the lease was lost."""
+    with contextlib.ExitStack() as held:
+        held.enter_context(driving(place.local, args.rank, args.world_size))
+        if place.store is None:
+            yield lambda: None
+        else:
+            lease = leasing(place.store, args.rank, args.world_size, take_over=args.take_over)
+            yield held.enter_context(lease)
 
 
 def _device(args: argparse.Namespace) -> torch.device:
@@ -301,6 +336,4 @@ def _engine(args: argparse.Namespace, *, gpu: bool) -> Engine:
         )
     from precompute.engines.ray import RayEngine
 
-    for name in ("nla", "out"):  # workers run in folders of their own
-        setattr(args, name, getattr(args, name).resolve())
     return RayEngine(args.ray_address, args.workers, gpu)

@@ -48,6 +48,13 @@ class Receipt:
     files: Mapping[str, FileEntry]
 
 
+def parse_receipt(text: str) -> Receipt:
+    """A receipt from its JSON. Raises ValueError, TypeError, KeyError or AttributeError."""
+    data = json.loads(text)
+    files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
+    return Receipt(**data, files=files)
+
+
 @dataclass(frozen=True, slots=True)
 class Workspace:
     """The finished and unfinished shards of one configuration."""
@@ -99,9 +106,7 @@ class Workspace:
     def receipt(self, shard: str) -> Receipt | None:
         """The receipt of a finished shard; None if it is not, or its files are not what it says."""
         try:
-            data = json.loads((self.path / shard / RECEIPT).read_text(encoding="utf-8"))
-            files = {name: FileEntry(**entry) for name, entry in data.pop("files").items()}
-            receipt = Receipt(**data, files=files)
+            receipt = parse_receipt((self.path / shard / RECEIPT).read_text(encoding="utf-8"))
             whole = receipt.config_hash == self.config_hash and all(
                 FileEntry.of(self.path / shard / receipt.folder / name) == entry
                 for name, entry in receipt.files.items()
@@ -109,6 +114,10 @@ class Workspace:
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
         return receipt if whole and receipt.files.keys() == {_file(t) for t in TABLES} else None
+
+    def receipts(self) -> dict[str, Receipt | None]:
+        """What ``receipt`` says of every shard."""
+        return {shard: self.receipt(shard) for shard in self.shards}
 
     def commit(self, shard: str, tables: Mapping[str, pa.Table], n_errors: int) -> Receipt:
         """Write a shard's rows, then its receipt. Harmless if another worker does the same."""
@@ -133,7 +142,7 @@ class Workspace:
 
     def parts(self) -> dict[str, list[Path]]:
         """The Parquet files of each table. Raises NLAError if a shard is not finished."""
-        receipts = {shard: self.receipt(shard) for shard in self.shards}
+        receipts = self.receipts()
         missing = [shard for shard, receipt in receipts.items() if receipt is None]
         if missing:
             raise NLAError(
