@@ -43,8 +43,8 @@ SIDEWAYS = """() => Math.max(document.documentElement.scrollWidth,
 
 
 @pytest.fixture(scope="module")
-def demo(window: Any) -> Iterator[str]:
-    with serving() as address:
+def demo(window: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(NLA_OWN=str(tmp_path_factory.mktemp("own"))) as address:
         yield address
 
 
@@ -123,6 +123,18 @@ def test_an_embedded_page_is_the_transcript_alone(visit: Visit) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("Capital of France")
     expect(page.locator(".library")).to_have_count(0)
     expect(page.get_by_role("link", name="Browse")).to_have_count(0)
+
+
+def test_whoever_judges_with_the_keyboard_keeps_the_place(visit: Visit, demo: str) -> None:
+    page = visit("/audit?concept=refusing", address=demo)
+    second = page.get_by_role("button", name="Right", exact=True).nth(1)
+    second.focus()
+    page.keyboard.press("Enter")
+    judged = page.get_by_role("button", name="Take the verdict back")
+    expect(judged).to_be_focused(timeout=20_000)
+    page.keyboard.press("Enter")
+    expect(judged).to_have_count(0, timeout=20_000)
+    expect(second).to_be_focused()
 
 
 def test_claim_and_evidence_light_each_other(visit: Visit, demo: str) -> None:
