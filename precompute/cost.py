@@ -66,6 +66,23 @@ def chosen(prompts: Sequence[Prompt], lengths: Sequence[int], wanted: int) -> li
     return [prompts[place] for place in places]
 
 
+def warm_up(explainer: Explainer, batch_size: int) -> None:
+    """A few tokens through each model, thrown away.
+
+    What a process pays once (pages of the weights, buffers of products) is then paid with loading:
+    scaled up with the small run it made the prediction a quarter too long.
+    """
+    import torch
+
+    loaded = explainer.loaded
+    loaded.target.trace([list(loaded.tokenizer("a warm target")["input_ids"]) * 16])
+    vectors = torch.randn(batch_size, loaded.pair.d_model, generator=torch.Generator())
+    written = loaded.verbalizer.verbalize(
+        vectors, seeds=[0] * batch_size, max_new_tokens=4, batch_size=batch_size
+    )
+    loaded.reconstructor.reconstruct([text.text or "a warm text" for text in written])
+
+
 def calibrate(
     prompts: Sequence[Prompt],
     settings: Settings,
@@ -206,6 +223,7 @@ def main(args: argparse.Namespace) -> int:
         explainer = Explainer.load(args.nla, device=args.device, dtype=args.dtype, progress=say)
         embedder = MiniLM()
         embedder.embed(["a warm encoder"])
+        warm_up(explainer, settings.batch_size)
     sample, size, found = foretell(
         corpus, settings, explainer, embedder, loading, args.sample_readings
     )
