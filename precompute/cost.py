@@ -163,7 +163,7 @@ def _peak_bytes(explainer: Explainer) -> int:
 
     device = explainer.loaded.verbalizer.parts.device
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
+        return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 
@@ -209,14 +209,15 @@ def main(args: argparse.Namespace) -> int:
 
     from nla_core.embed import MiniLM
     from nla_core.explain import Explainer
-    from nla_core.nla.devices import pick_device, pick_dtype
+    from nla_core.nla.devices import pick_dtype
+    from nla_core.nla.placement import pick_place
     from precompute.benches.flops import clock
     from precompute.gpus import gpu
 
     price = args.usd_per_hour
     if args.gpu:
         price = gpu(args.gpu).usd_per_hour if price is None else price
-    device = pick_device(args.device)
+    device = pick_place(args.device).first
     dtype = str(pick_dtype(device, args.dtype)).removeprefix("torch.")
     settings = replace(settings, device=device.type, dtype=dtype)
     with clock(torch.device("cpu")) as loading:

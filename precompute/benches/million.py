@@ -128,6 +128,15 @@ def make_million(
     return version
 
 
+def synthetic_vectors(dataset: Dataset, rows: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """The vectors that `make_million` would give at least ``rows`` readings, one after another."""
+    source = _Source.of(dataset)
+    return itertools.chain.from_iterable(
+        _vectors(source, block, np.random.default_rng((seed, 1, number)))
+        for number, block in enumerate(_blocks(_plan(source, rows, seed)))
+    )
+
+
 Plan = list[tuple[int, int, int]]
 """(number of the new transcript, its source, its partner)."""
 
