@@ -21,8 +21,8 @@ HELP = (
     "the app and time its answers. run: how long a visitor waits for the first and for all "
     "readings of one prompt, models loaded. engines: Ray beside the local engine, and two workers "
     "beside one. train: time each stage of training beside the best "
-    "matrix product of this machine. publish: memory and time of publishing datasets of "
-    "growing size."
+    "matrix product of this machine. publish: memory and time of publishing and opening "
+    "datasets of growing size. vectors: exact search for neighbours against the index, by size."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
   python -m precompute bench explain --random-weights 7b --device cuda
@@ -41,6 +41,7 @@ WHAT = {
     "engines": "precompute.benches.engines",
     "train": "precompute.benches.train",
     "publish": "precompute.benches.publish",
+    "vectors": "precompute.benches.vectors",
     "roofline": "precompute.benches.roofline",
     "ar": "precompute.benches.roofline",
     "extract": "precompute.benches.roofline",
@@ -104,8 +105,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     app.add_argument(
         "--pause", type=float, default=2.0, help="seconds between two acts, on average"
     )
-    publish = parser.add_argument_group("publish")
-    publish.add_argument("--sizes", type=int, nargs="+", help="readings (10^4, 10^5, 10^6)")
+    publish = parser.add_argument_group("publish and vectors")
+    publish.add_argument(
+        "--sizes", type=int, nargs="+", help="readings (10^4, 10^5, 10^6), rows (10^4 to 2 * 10^5)"
+    )
     train = parser.add_argument_group("train and explain")
     train.add_argument("--batch-size", type=int, default=8, help="examples a step (8)")
     train.add_argument(
@@ -114,7 +117,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--threads", type=int, nargs="+", help="numbers of threads to compare (1, and all cores)"
     )
-    both = parser.add_argument_group("search, app, train and publish")
+    both = parser.add_argument_group("search, app, train, publish and vectors")
     both.add_argument(
         "--dataset",
         type=Path,

@@ -17,6 +17,9 @@ import numpy as np
 
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK
+from nla_core.store import fts, vectors
+from nla_core.store.dataset import Dataset
+from nla_core.store.manifest import read_manifest
 from nla_core.store.publish import publish
 from nla_core.store.remote import Store
 from nla_core.store.transfer import push
@@ -25,6 +28,9 @@ from precompute.output import write_result
 from precompute.places import add_place_arguments, place_of
 from precompute.progress import LOG_SECONDS
 from precompute.workspace import Workspace
+
+DERIVE_FROM = vectors.APPROXIMATE_FROM
+"""Readings from which on the first visitor would wait too long for what the app derives."""
 
 HELP = (
     "Embed the explanations of a finished run and publish it as a dataset version. Publishing the "
@@ -84,9 +90,23 @@ def publish_workspace(
         git_commit=git_commit(),
     )
     say(f"Published {out / version}")
+    if read_manifest(out / version).counts["readings"] >= DERIVE_FROM:
+        derive(out, version, say=say)
     if store is not None:
         push(out, version, store, say=say)
     return version
+
+
+def derive(out: Path, version: str, *, say: Callable[[str], None] = lambda _: None) -> None:
+    """Build the files beside a version that the app opens: database, full text, index of vectors.
+
+    The app builds what is missing, too, but of ten million readings that takes an hour, and
+    nobody should wait for it in front of a page. Raises NLAError for a disk that refuses.
+    """
+    say("Building the database, the full text and the index of vectors")
+    dataset = Dataset.open(out, version)
+    fts.FullText(dataset).close()
+    vectors.open_index(dataset)
 
 
 def git_commit() -> str | None:

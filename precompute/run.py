@@ -154,7 +154,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"{text} (default: %(default)s)",
         )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, or split: over all GPUs (default: auto)"
+    )
     parser.add_argument(
         "--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)"
     )
@@ -211,7 +213,7 @@ def main(args: argparse.Namespace) -> int:
     chosen = {field.name: getattr(args, field.name) for field in fields(Settings)}
     settings = Settings(**chosen)
 
-    from nla_core.nla.devices import pick_dtype
+    from nla_core.nla.devices import SPLIT, pick_dtype
     from nla_core.nla.pair import find_pair
 
     place = place_of(args)
@@ -230,7 +232,8 @@ def main(args: argparse.Namespace) -> int:
     )
 
     embedder = None if args.no_publish else MiniLM()
-    make_explainer = partial(load_explainer, args.nla, str(device), dtype)
+    name = args.device if args.device.startswith(SPLIT) else str(device)
+    make_explainer = partial(load_explainer, args.nla, name, dtype)
     with _driving(place, args) as still_ours:
         result = execute(
             plan, place.local, make_explainer, embedder=embedder, engine=engine,
@@ -305,10 +308,17 @@ def _device(args: argparse.Namespace) -> torch.device:
     """The workers' device: that of this machine, or what is said of a cluster."""
     import torch
 
-    from nla_core.nla.devices import pick_device
+    from nla_core.nla.placement import pick_place
 
     if args.ray_address is None:
-        return pick_device(args.device)
+        place = pick_place(args.device)
+        if place.is_split and args.engine == "ray":
+            raise NLAError(
+                f"--device {args.device} means nothing with --engine ray",
+                why="Ray gives each worker one GPU",
+                fix="Use --engine local; ranks on several machines share the shards",
+            )
+        return place.first
     if args.device == "auto":
         raise NLAError(
             "--device auto cannot be decided for a Ray cluster",

@@ -17,6 +17,7 @@ from nla_core.compare.semantic import Embed, window_ranges
 from nla_core.compare.transcript import visible_of
 from nla_core.schema import DISTRUSTED
 from nla_core.store.dataset import Dataset
+from nla_core.store.vector_shards import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Corpus:
 
     transcript_ids: tuple[str, ...]
     categories: tuple[str, ...]
-    vectors: np.ndarray
+    vectors: Rows
     texts: tuple[str, ...]
     transcript: np.ndarray
     position: np.ndarray

@@ -26,6 +26,7 @@ from nla_core.errors import NLAError
 from nla_core.schema import DISTRUSTED, SORT_KEYS
 from nla_core.store.claims import TABLES, folder_of, write_derived
 from nla_core.store.dataset import Dataset
+from nla_core.store.vector_shards import Rows
 
 PROGRESS_SECONDS = 10.0
 
@@ -87,7 +88,7 @@ def compare_dataset(
 
 
 def _compared(
-    dataset: Dataset, vectors: np.ndarray, thresholds: Thresholds, embed: Embed, say: Say
+    dataset: Dataset, vectors: Rows, thresholds: Thresholds, embed: Embed, say: Say
 ) -> Iterator[tuple[pd.Series, pd.DataFrame, Compared]]:
     """Each transcript and sample, in the order of the readings file."""
     listed = dataset.transcripts(sort="title").sort_values("transcript_id", ignore_index=True)

@@ -20,6 +20,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from nla_core.nla.families import parts_of
+
 NAME = "nla_grouped"
 
 
@@ -60,7 +62,7 @@ def grouped_attention(
 
 def use_grouped_attention(model: Any) -> None:
     """Switch a model that uses torch's fused attention on a CPU to this one."""
-    if model.device.type == "cpu" and model.config._attn_implementation == "sdpa":
+    if parts_of(model).device.type == "cpu" and model.config._attn_implementation == "sdpa":
         AttentionInterface.register(NAME, grouped_attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         model.set_attn_implementation(NAME)

@@ -38,7 +38,9 @@ class Batch:
     def __init__(self, first: Prompted) -> None:
         self.cache, self.logits = first.cache, first.logits
         self.rows: list[int] = list(first.rows)
-        self._mask, self._positions = first.mask, first.positions
+        here = first.logits.device  # of a split model, its inputs' device is another one
+        self._mask = None if first.mask is None else first.mask.to(here)
+        self._positions = None if first.positions is None else first.positions.to(here)
         self._begins = [0] * len(self.rows)
         self.takes_rows = give_room(first.cache)
 

@@ -105,19 +105,27 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def load_causal_lm(folder: Path, *, dtype: Any, device: Any, adapter: Path | None = None) -> Any:
-    """A frozen causal LM in eval mode; a LoRA ``adapter`` is merged in float32 before the cast."""
+    """A frozen causal LM in eval mode; a LoRA ``adapter`` is merged in float32 before the cast.
+
+    ``device`` is a torch device or its name, or a `Placement`. A split model is read right into its
+    place; one with an adapter goes through the machine's memory as a whole.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
+    from nla_core.nla.placement import Placement
+
+    place = device if isinstance(device, Placement) else Placement(torch.device(device))
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=torch.float32 if adapter else dtype,
         use_safetensors=True,
         trust_remote_code=False,
+        **({} if adapter else place.load_options()),
     )
     if adapter is not None:
         model = merge_adapter(model, adapter)
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return place.put(model, dtype).eval().requires_grad_(False)
 
 
 def merge_adapter(model: Any, adapter: Path) -> Any:

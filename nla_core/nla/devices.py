@@ -10,11 +10,21 @@ import torch
 
 from nla_core.errors import NLAError
 
+SPLIT = "split"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """``auto``: the first CUDA device, else the CPU. Refuses a device that is not there."""
+    """``auto``: the first CUDA device, else the CPU. Refuses a device that is not there.
+
+    Of one device only; `nla_core.nla.placement` knows how a pair is split over several.
+    """
+    if name.startswith(SPLIT):
+        raise NLAError(
+            f"'{name}' is not one device",
+            why="Only the models of a whole pair, as they are used, are split over several",
+            fix="Name one device, such as --device cuda:0",
+        )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from nla_core.errors import NLAError
+from nla_core.nla.placement import device_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ class Parts:
 
     @property
     def device(self) -> torch.device:
-        return self.embed.weight.device
+        """Where token ids and embeddings go; of a split model, where its first module is."""
+        return device_of(self.embed)
 
     @property
     def dtype(self) -> torch.dtype:

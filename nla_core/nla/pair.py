@@ -28,8 +28,9 @@ from nla_core.nla.checkpoints import (
     merge_adapter,
     resolve,
 )
-from nla_core.nla.devices import pick_device, pick_dtype
-from nla_core.nla.families import keep_blocks, truncate
+from nla_core.nla.devices import pick_dtype
+from nla_core.nla.families import keep_blocks, parts_of, truncate
+from nla_core.nla.placement import Placement, device_of, pick_place
 from nla_core.nla.products import pack_products
 from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor, load_head
 from nla_core.nla.sidecar import Sidecar, load_sidecar
@@ -179,13 +180,16 @@ class LoadedPair:
 def load_pair(
     pair: Pair,
     *,
-    device: str = "auto",
+    device: str | Placement = "auto",
     dtype: str = "auto",
     progress: Progress = lambda _: None,
 ) -> LoadedPair:
-    """Load target, AV and AR; every field of the sidecars is held against the live tokenizer."""
-    where = pick_device(device)
-    kind = pick_dtype(where, dtype)
+    """Load target, AV and AR; every field of the sidecars is held against the live tokenizer.
+
+    ``device`` is named as in `pick_place`: ``split`` spreads each model over all CUDA devices.
+    """
+    where = device if isinstance(device, Placement) else pick_place(device)
+    kind = pick_dtype(where.first, dtype)
     base = resolve_target(pair, progress)
     progress("Loading the target")
     tokenizer = load_tokenizer(base.folder)
@@ -211,13 +215,14 @@ def load_reconstructor(
     tokenizer: Any,
     *,
     dtype: torch.dtype,
-    device: torch.device,
+    device: torch.device | Placement,
 ) -> Reconstructor:
     """An AR by itself; ``base`` is the target's folder, needed where the AR is an adapter."""
     n_layers = sidecar.layer + 1
     model = load_half(folder, base, dtype=dtype, device=device, n_layers=n_layers)
     truncate(model, n_layers)
-    head = load_head(folder / HEAD_FILE, sidecar.d_model).to(device).requires_grad_(False)
+    there = device_of(parts_of(model).layers[-1])  # what the head reads comes from there
+    head = load_head(folder / HEAD_FILE, sidecar.d_model).to(there).requires_grad_(False)
     return Reconstructor(model, head, tokenizer, sidecar)
 
 
@@ -249,7 +254,7 @@ def load_half(
     base: Path,
     *,
     dtype: torch.dtype,
-    device: torch.device,
+    device: torch.device | Placement,
     n_layers: int | None = None,
 ) -> Any:
     """One half's model, frozen: full weights, or a LoRA on the base (cut to ``n_layers`` first).
@@ -257,16 +262,17 @@ def load_half(
     Final norm and head are as they were saved; the AR is read without them (``truncate``).
     """
     is_adapter = (folder / "adapter_config.json").is_file()
+    place = device if isinstance(device, Placement) else Placement(device)
     model = load_causal_lm(
         base if is_adapter else folder,
         dtype=torch.float32 if is_adapter else dtype,
-        device=torch.device("cpu") if is_adapter else device,
+        device=torch.device("cpu") if is_adapter else place,
     )
     if n_layers is not None:
         keep_blocks(model, n_layers)
     if is_adapter:
         model = merge_adapter(model, folder)
-    return model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return place.put(model, dtype).eval().requires_grad_(False)
 
 
 def pair_halves(root: Path) -> tuple[Path, Path]:

@@ -43,7 +43,8 @@ def pack_products(model: Any) -> Any:
     if can_pack() and model.device.type == "cpu" and model.dtype == torch.float32:
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
-                if type(child) is nn.Linear and not child.weight.requires_grad:
+                hooked = hasattr(child, "_hf_hook")  # by accelerate, which puts weights elsewhere
+                if type(child) is nn.Linear and not child.weight.requires_grad and not hooked:
                     setattr(parent, name, PackedLinear(child))
     return model
 

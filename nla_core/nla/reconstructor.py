@@ -53,8 +53,8 @@ def read_last(model: Any, head: nn.Module, ids: Tensor, last: Tensor) -> Tensor:
     Causal attention never looks at the padding on the right, so no mask is needed.
     """
     parts = parts_of(model)
-    device = parts.device
-    states = parts.decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state
+    states = parts.decoder(input_ids=ids.to(parts.device), use_cache=False).last_hidden_state
+    device = states.device  # of the last block, where the head is, too
     rows = torch.arange(len(ids), device=device)
     with torch.autocast(device.type, enabled=False):
         return head(states[rows, last.to(device)].float())

@@ -116,7 +116,9 @@ def keep_rows(cache: Any, keep: Sequence[int]) -> list[int]:
     Where all layers are roomy the order changes: the last rows fill the gaps. A cache that holds
     more than layers for its rows is told that order by its ``rows_kept``.
     """
-    device = cache.layers[0].keys.device
+    devices = {layer.keys.device for layer in cache.layers}
+    # Indices on the CPU serve the layers of a split model, wherever they lie.
+    device = devices.pop() if len(devices) == 1 else torch.device("cpu")
     if not all(isinstance(layer, RoomyLayer) for layer in cache.layers):
         cache.batch_select_indices(torch.tensor(list(keep), device=device))
         return list(keep)

@@ -129,11 +129,12 @@ class Target:
             logits = self.parts.logits(last[row, :length][asked]).float()
             total = logits.logsumexp(-1, keepdim=True)
             top = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-            surprisal = torch.full((length,), float("nan"), device=self.device)
+            own = ids[row, :length].to(logits.device)  # of a split model, the head is elsewhere
+            surprisal = logits.new_full((length,), float("nan"))
             if predict_at is None:
-                came = logits[:-1].gather(1, ids[row, 1:length, None])
+                came = logits[:-1].gather(1, own[1:, None])
                 surprisal[1:] = (total[:-1] - came)[:, 0]
-            top_ids = ids.new_zeros(length, top.indices.shape[1])
+            top_ids = own.new_zeros(length, top.indices.shape[1])
             top_probs = logits.new_zeros(length, top.indices.shape[1])
             top_ids[asked], top_probs[asked] = top.indices, (top.values - total).exp()
             result[i] = Trace(

@@ -21,7 +21,7 @@ from nla_core.runs.journal import RECORD, RunFolder
 from nla_core.runs.request import RUN_PREFIX, RunRequest
 from nla_core.runs.state import Event, Run, RunState, Unit
 from nla_core.store.manifest import MANIFEST as MANIFEST_FILE
-from nla_core.store.manifest import PARQUET, VECTORS, current_version
+from nla_core.store.manifest import current_version, read_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +152,6 @@ def export(folder: RunFolder, to: IO[bytes]) -> None:
     record = {**(folder.read_record() or {}), "visitors": []}
     with zipfile.ZipFile(to, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(f"{folder.path.name}/{RECORD}", json.dumps(record, ensure_ascii=False))
-        for name in (MANIFEST_FILE, *PARQUET.values(), VECTORS):
+        for name in (MANIFEST_FILE, *read_manifest(version).files):
             archive.write(version / name, f"{folder.path.name}/{version.name}/{name}")
         archive.writestr(f"{folder.path.name}/CURRENT", version.name + "\n")

@@ -205,7 +205,7 @@ class Search:
         plain = self._corpus.words(Query(phrase)).plain.strip()
         if not plain or not len(rows):
             return np.full(len(rows), np.nan, dtype=np.float32)
-        return scores_of(self._corpus.vectors, rows, self._corpus.phrase(plain))
+        return scores_of(self._corpus.vectors.__getitem__, rows, self._corpus.phrase(plain))
 
     def occurrences(self, transcript_id: str, phrase: str) -> Occurrences:
         """Where all words of ``phrase`` stand in the explanations of a transcript, and where any

@@ -29,14 +29,11 @@ class Facets:
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        frame = dataset.reading_columns()
-        self.transcript = frame["transcript"].to_numpy(np.int32)
-        self.position = frame["position"].to_numpy(np.int32)
-        self.sample = frame["sample"].to_numpy(np.int16)
-        self.role = frame["role"].to_numpy(np.int8)
-        self.fve = frame["fve"].to_numpy(np.float32)
-        self.flags = frame["flags"].to_numpy(np.uint8)
-        transcripts = dataset.transcripts().sort_values("transcript_id")
+        columns = dataset.reading_columns()
+        self.transcript, self.position = columns["transcript"], columns["position"]
+        self.sample, self.role = columns["sample"], columns["role"]
+        self.fve, self.flags = columns["fve"], columns["flags"]
+        transcripts = dataset.transcript_columns()
         self.ids: list[str] = transcripts["transcript_id"].tolist()
         self.titles: list[str] = transcripts["title"].tolist()
         self.categories = transcripts["category"].to_numpy(object)

@@ -101,7 +101,8 @@ class Pusher:
                 ).last_hidden_state
             flat = self.target.parts.logits(states.reshape(-1, states.shape[-1]))
             each = torch.log_softmax(flat.float(), -1).reshape(*states.shape[:2], -1)
-            logprob = logprob + each.gather(-1, ids[:, 1:, None])[..., 0].sum(-1)
+            came = ids[:, 1:, None].to(each.device)
+            logprob = logprob + each.gather(-1, came)[..., 0].sum(-1)
         return logprob.exp().cpu()
 
     def texts(
@@ -119,7 +120,7 @@ class Pusher:
         """
         distinct, owner = vectors.unique(dim=0, return_inverse=True)
         pushed = self.prefill(distinct)
-        owner = owner.to(pushed.logits.device)
+        owner = owner.cpu()  # an index that serves the layers of a split model, too
         pushed.cache.batch_select_indices(owner)
         made: dict[int, str] = {}
         with adding(self.target, lambda: pushed.cache.added[:, None] if self.every else None):
@@ -166,8 +167,8 @@ def adding(target: Target, what: Callable[[], Tensor | None]) -> Iterator[None]:
         if extra is None:
             return output
         if isinstance(output, tuple):
-            return (output[0] + extra.to(output[0].dtype), *output[1:])
-        return output + extra.to(output.dtype)
+            return (output[0] + extra.to(output[0]), *output[1:])
+        return output + extra.to(output)
 
     handle = target.parts.layers[target.layer].register_forward_hook(add)
     try:

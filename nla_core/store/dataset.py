@@ -8,7 +8,9 @@ hashes are checked once, when the DuckDB file is built, and later starts compare
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Unpack
@@ -19,11 +21,10 @@ import pandas as pd
 
 from nla_core.errors import NLAError
 from nla_core.schema import Flag, Role
-from nla_core.store import queries
+from nla_core.store import queries, vector_shards
 from nla_core.store.derived import build, connect
 from nla_core.store.manifest import (
     DATABASE,
-    VECTORS,
     VERSION_FORM,
     Manifest,
     current_version,
@@ -36,6 +37,19 @@ __all__ = ["Dataset", "ReadingFilters", "TranscriptFilters", "TranscriptSort"]
 
 QUERY_TIMEOUT = 20.0
 """Seconds after which a query is interrupted; every query here takes milliseconds."""
+SCAN_TIMEOUT = 300.0
+"""The same for reading the columns of all readings once: 0.6 s a million."""
+CHUNK_VECTORS = 64
+"""Of 2,048 rows each: what is held of a result that is read in pieces."""
+
+READING_COLUMNS = {
+    "transcript": np.int32,
+    "position": np.int32,
+    "sample": np.int16,
+    "role": np.int8,
+    "fve": np.float32,
+    "flags": np.uint8,
+}
 
 LONGEST_ID = 200
 """Characters of a mangled id that are compared; a link can be any length."""
@@ -165,13 +179,27 @@ class Dataset:
             "explanation"
         ].tolist()
 
-    def reading_columns(self) -> pd.DataFrame:
+    def reading_columns(self) -> dict[str, np.ndarray]:
         """What every reading can be filtered by, in the row order of the readings file.
 
         ``transcript`` (row of the transcripts file), ``position``, ``sample``, ``role`` (place in
         ``schema.Role``), ``fve`` and ``flags`` (a bit a flag, in the order of ``schema.Flag``).
+        They come in pieces: 16 bytes a reading are all that is ever held.
         """
-        return self._query((queries.READING_COLUMNS, {"roles": [*Role], "flags": [*Flag]}))
+        rows = self.manifest.counts["readings"]
+        columns = {name: np.zeros(rows, kind) for name, kind in READING_COLUMNS.items()}
+        values = {"roles": [*Role], "flags": [*Flag]}
+        with self._cursor(SCAN_TIMEOUT) as cursor:
+            cursor.execute(queries.READING_COLUMNS, values)
+            while len(piece := cursor.fetch_df_chunk(CHUNK_VECTORS)):
+                places = piece["row"].to_numpy()
+                for name, column in columns.items():
+                    column[places] = piece[name].to_numpy()
+        return columns
+
+    def transcript_columns(self) -> pd.DataFrame:
+        """transcript_id, title, category and tags of all transcripts, in the order of the file."""
+        return self._query((queries.TRANSCRIPT_COLUMNS, {}))
 
     def nearest_transcripts(self, mangled_id: str, n: int = 3) -> pd.DataFrame:
         """What a broken link may have meant: transcript_id, prompt_id, category, title, distance.
@@ -184,10 +212,10 @@ class Dataset:
             return self._query((queries.NEAREST, {"text": "\x00", "n": 0}))
         return self._query((queries.NEAREST, {"text": text, "n": n}))
 
-    def explanation_vectors(self) -> np.ndarray:
+    def explanation_vectors(self) -> vector_shards.Rows:
         """[reading, d] float16, memory-mapped; rows follow ``schema.SORT_KEYS['readings']``."""
         try:
-            return np.load(self.directory / VECTORS, mmap_mode="r", allow_pickle=False)
+            return vector_shards.read(self.directory, self.manifest.files)
         except (OSError, ValueError) as error:
             raise NLAError(
                 f"The vectors of {self.directory} cannot be read",
@@ -197,16 +225,22 @@ class Dataset:
 
     def _query(self, query: queries.Query) -> pd.DataFrame:
         text, values = query
-        cursor = self._connection.cursor()  # cursors of one connection run in parallel threads
-        timer = threading.Timer(QUERY_TIMEOUT, cursor.interrupt)
+        with self._cursor(QUERY_TIMEOUT) as cursor:
+            return cursor.execute(text, values).df()
+
+    @contextlib.contextmanager
+    def _cursor(self, seconds: float) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Cursors of one connection run in parallel threads; this one is stopped after a while."""
+        cursor = self._connection.cursor()
+        timer = threading.Timer(seconds, cursor.interrupt)
         timer.daemon = True
         timer.start()
         try:
-            return cursor.execute(text, values).df()
+            yield cursor
         except duckdb.InterruptException as error:
             raise NLAError(
                 "The dataset took too long to answer",
-                why=f"a query was stopped after {QUERY_TIMEOUT:.0f} s",
+                why=f"a query was stopped after {seconds:.0f} s",
                 fix="Try again, or close other programs that keep this machine busy",
             ) from error
         finally:

@@ -8,6 +8,7 @@ the first, because a person who mends data wants the whole list.
 
 from __future__ import annotations
 
+import tempfile
 from enum import StrEnum
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from nla_core.schema import SORT_KEYS, TABLES, Finish, Flag, Role, Section, Status
-from nla_core.store.manifest import PARQUET, VECTORS, Manifest, file_problems
+from nla_core.store import vector_shards
+from nla_core.store.manifest import PARQUET, Manifest, file_problems
 
 VECTOR_BLOCK = 65_536
 
@@ -127,7 +129,12 @@ def _relation_problems(directory: Path, manifest: Manifest) -> list[str]:
         rawvar = float(manifest.pair["rawvar"])
     except (KeyError, TypeError, ValueError):
         return ["the manifest's pair has no rawvar, without which FVE means nothing"]
-    with duckdb.connect(config={"memory_limit": "1GB", "threads": "2"}) as connection:
+    with (
+        tempfile.TemporaryDirectory(prefix="nla-check-") as spill,
+        duckdb.connect(
+            config={"memory_limit": "1GB", "threads": "2", "temp_directory": spill}
+        ) as connection,
+    ):
         for name in TABLES:
             connection.read_parquet(str(directory / PARQUET[name])).create_view(name)
         connection.execute("CREATE TABLE pair AS SELECT ?::DOUBLE AS rawvar", [rawvar])
@@ -144,18 +151,26 @@ def _relation_problems(directory: Path, manifest: Manifest) -> list[str]:
 
 
 def _vector_problems(directory: Path, manifest: Manifest) -> list[str]:
-    """One finite float16 row a reading."""
-    try:
-        vectors = np.load(directory / VECTORS, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError) as error:
-        return [f"{VECTORS} cannot be read: {error}"]
-    if vectors.dtype != np.float16 or vectors.ndim != 2:
-        return [f"{VECTORS} is {vectors.dtype} of shape {vectors.shape}, not [n, d] float16"]
-    if len(vectors) != manifest.counts["readings"]:
-        return [f"{VECTORS} has {len(vectors)} rows for {manifest.counts['readings']} readings"]
-    blocks = range(0, len(vectors), VECTOR_BLOCK)
-    bad = sum(
-        int((~np.isfinite(vectors[start : start + VECTOR_BLOCK]).all(axis=1)).sum())
-        for start in blocks
-    )
-    return [f"{VECTORS}: {bad} rows hold NaN or infinity"] if bad else []
+    """One finite float16 row a reading, over all shards."""
+    found, rows, widths = list[str](), 0, set()
+    for name in vector_shards.names_in(manifest.files):
+        try:
+            vectors = np.load(directory / name, mmap_mode="r", allow_pickle=False)
+        except (ValueError, OSError) as error:
+            return [f"{name} cannot be read: {error}"]
+        if vectors.dtype != np.float16 or vectors.ndim != 2:
+            return [f"{name} is {vectors.dtype} of shape {vectors.shape}, not [n, d] float16"]
+        rows += len(vectors)
+        widths.add(vectors.shape[1])
+        blocks = range(0, len(vectors), VECTOR_BLOCK)
+        bad = sum(
+            int((~np.isfinite(vectors[start : start + VECTOR_BLOCK]).all(axis=1)).sum())
+            for start in blocks
+        )
+        if bad:
+            found.append(f"{name}: {bad} rows hold NaN or infinity")
+    if rows != manifest.counts["readings"]:
+        found.append(f"the vectors have {rows} rows for {manifest.counts['readings']} readings")
+    if len(widths) > 1:
+        found.append(f"the vectors have {sorted(widths)} dimensions")
+    return found

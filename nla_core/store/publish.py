@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from nla_core.errors import NLAError
 from nla_core.schema import SORT_KEYS, TABLES
-from nla_core.store import integrity
+from nla_core.store import integrity, vector_shards
 from nla_core.store.files import building, explained, rename_into_place, write_atomic, write_json
 from nla_core.store.manifest import (
     CURRENT,
@@ -61,8 +61,7 @@ def publish(
             name: _write_table(temporary / PARQUET[name], name, parts[name], scratch)
             for name in TABLES
         }
-        _write_vectors(temporary / VECTORS, temporary / PARQUET["readings"], embed)
-        names = [*PARQUET.values(), VECTORS]
+        names = [*PARQUET.values(), *_write_vectors(temporary, embed)]
         manifest = Manifest(
             pair=dict(pair),
             corpus=dict(corpus),
@@ -165,19 +164,9 @@ def _conform(table: pa.Table, name: str) -> pa.Table:
         ) from error
 
 
-def _write_vectors(target: Path, readings: Path, embed: Embed) -> None:
-    """One float16 row a reading, in the order of the readings file, never all in memory.
-
-    Plain writes instead of a memory map: a full disk then is an error and not a SIGBUS.
-    """
-    with pq.ParquetFile(readings) as parquet, target.open("wb") as handle:
-        header = {"descr": "<f2", "fortran_order": False, "shape": (0, 0)}
-        rows = parquet.metadata.num_rows
-        for batch in parquet.iter_batches(EMBED_BATCH, columns=["explanation"]):
-            vectors = np.asarray(embed(batch.column(0).to_pylist())).astype("<f2")
-            if handle.tell() == 0:
-                header["shape"] = (rows, vectors.shape[1])
-                np.lib.format.write_array_header_1_0(handle, header)
-            handle.write(vectors.tobytes())
-        if handle.tell() == 0:
-            np.lib.format.write_array_header_1_0(handle, header)
+def _write_vectors(directory: Path, embed: Embed) -> list[str]:
+    """One float16 row a reading, in the order of the readings file, never all in memory."""
+    with pq.ParquetFile(directory / PARQUET["readings"]) as parquet:
+        batches = parquet.iter_batches(EMBED_BATCH, columns=["explanation"])
+        vectors = (np.asarray(embed(batch.column(0).to_pylist())) for batch in batches)
+        return vector_shards.write(directory, parquet.metadata.num_rows, vectors)

@@ -135,15 +135,18 @@ READING: Final = """
     SELECT r.*, t.category, t.title FROM readings r JOIN transcripts t USING (transcript_id)
     WHERE reading_id = $id"""
 
-# Row numbers instead of names: a million readings are 17 MB of these.
+# Row numbers instead of names: a million readings are 17 MB of these. Not in order, which would
+# have to be made in memory: each row says where it belongs.
 READING_COLUMNS: Final = """
-    SELECT t.row::INTEGER AS transcript, position, sample::SMALLINT AS sample,
+    SELECT r."row", t.row::INTEGER AS transcript, position, sample::SMALLINT AS sample,
         ($roles).list_position(r.role)::TINYINT - 1 AS role, fve,
         coalesce(list_sum([1 << (($flags).list_position(f) - 1)::INTEGER FOR f IN r.flags]), 0
             )::UTINYINT AS flags
     FROM readings r JOIN (SELECT transcript_id, row_number() OVER (ORDER BY transcript_id) - 1
-            AS row FROM transcripts) t USING (transcript_id)
-    ORDER BY r."row" """
+            AS row FROM transcripts) t USING (transcript_id)"""
+
+TRANSCRIPT_COLUMNS: Final = """
+    SELECT transcript_id, title, category, tags FROM transcripts ORDER BY transcript_id"""
 
 SOME_EXPLANATIONS: Final = """
     SELECT explanation FROM readings WHERE "row" % $step = 0 ORDER BY "row" LIMIT $n"""

@@ -8,19 +8,17 @@ lists that were probed.
 
 Measured on two busy cores, 384 dimensions: exact search takes 1.6 µs a row (2.5 µs a row of a
 scattered subset), hence the limits below. IVF-SQ8 over a million rows, 1,024 lists: 18 s and
-375 MB to build, and 27 ms of one core to search 320 of the lists.
+375 MB to build, and 27 ms of one core to search 320 of the lists. `bench vectors` measures where
+the limit belongs; its record is docs/benchmarks/vectors-2-cores.json.
 """
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import io
-import itertools
-import os
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,8 +27,13 @@ import numpy as np
 from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.store.files import explained, fsync_path
+from nla_core.store.vector_shards import RowReader, Rows
 
 FILE = "vectors/explanations.ivf-sq8.faiss"
+LISTS_FILE = "vectors/explanations.ivf-sq8.lists"
+"""Codes of an index that is too large to be held while it is built; the index itself is beside."""
+IN_MEMORY_ROWS = 1_048_576
+"""An index of more rows is built piece by piece, merged on disk, and mapped instead of loaded."""
 APPROXIMATE_FROM = 50_000
 EXACT_SUBSET = 5_000
 CHUNK = 16_384
@@ -62,7 +65,7 @@ class ExactIndex:
 
     kind = "exact"
 
-    def __init__(self, vectors: np.ndarray, note: str | None = None) -> None:
+    def __init__(self, vectors: Rows, note: str | None = None) -> None:
         self._vectors = vectors
         self.note = note
 
@@ -70,7 +73,7 @@ class ExactIndex:
         if allowed is None:
             return _best(np.arange(len(self._vectors)), self._scores(query), k)
         rows = np.flatnonzero(allowed)
-        return _best(rows, scores_of(self._vectors, rows, query), k)
+        return _best(rows, scores_of(self._vectors.__getitem__, rows, query), k)
 
     def _scores(self, query: np.ndarray) -> np.ndarray:
         scores = np.empty(len(self._vectors), dtype=np.float32)
@@ -85,7 +88,7 @@ class ApproximateIndex:
 
     kind = "approximate"
 
-    def __init__(self, vectors: np.ndarray, index: Any) -> None:
+    def __init__(self, vectors: Rows, index: Any) -> None:
         self._rows, self._index = RowReader(vectors), index
         self.note: str | None = None
 
@@ -98,7 +101,7 @@ class ApproximateIndex:
             share = np.count_nonzero(allowed) / max(len(allowed), 1)
             if share * len(allowed) <= EXACT_SUBSET:
                 rows = np.flatnonzero(allowed)
-                return _best(rows, self._rows.scores(rows, query), k)
+                return _best(rows, scores_of(self._rows.read, rows, query), k)
             # What is allowed may lie in other lists than what is near: probe more of them.
             probes = min(int(probes / np.sqrt(share)), self._index.nlist)
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
@@ -106,51 +109,17 @@ class ApproximateIndex:
         wanted = min(max(CANDIDATES * k, 200), self._index.ntotal)
         _, found = self._index.search(query[None].astype(np.float32), wanted, params=settings)
         rows = np.sort(found[0][found[0] >= 0])
-        return _best(rows, self._rows.scores(rows, query), k)
+        return _best(rows, scores_of(self._rows.read, rows, query), k)
 
 
-class RowReader:
-    """Scattered rows of a memory-mapped array, read instead of mapped.
-
-    A page fault maps the 16 pages around it, so scattered rows would soon keep the whole file in
-    resident memory (732 MB of a million rows); reading them costs 3 to 4 µs a row.
-    """
-
-    def __init__(self, vectors: np.ndarray) -> None:
-        self._vectors = vectors
-        self._file: io.FileIO | None = None
-        if isinstance(vectors, np.memmap) and vectors.filename is not None:
-            with contextlib.suppress(OSError):  # deleted since it was mapped: the map is still good
-                self._file = io.FileIO(vectors.filename)
-
-    def scores(self, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
-        """[row] float32 inner products of rows given in ascending order."""
-        scores = np.empty(len(rows), dtype=np.float32)
-        for start in range(0, len(rows), CHUNK):
-            block = rows[start : start + CHUNK]
-            scores[start : start + CHUNK] = self._read(block).astype(np.float32) @ query
-        return scores
-
-    def _read(self, rows: np.ndarray) -> np.ndarray:
-        if self._file is None or not isinstance(self._vectors, np.memmap):
-            return self._vectors[rows]
-        read = np.empty((len(rows), self._vectors.shape[1]), dtype=self._vectors.dtype)
-        width, offset = self._vectors.strides[0], self._vectors.offset
-        bounds = np.flatnonzero(np.diff(rows, prepend=-2, append=-2) != 1).tolist()
-        for first, end in itertools.pairwise(bounds):  # runs of rows that follow each other
-            place = offset + int(rows[first]) * width
-            into = read[first:end].data
-            if os.preadv(self._file.fileno(), [into], place) != into.nbytes:
-                return self._vectors[rows]
-        return read
-
-
-def scores_of(vectors: np.ndarray, rows: np.ndarray, query: np.ndarray) -> np.ndarray:
+def scores_of(
+    read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, query: np.ndarray
+) -> np.ndarray:
     """[row] float32 inner products of some rows, given in ascending order."""
     scores = np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), CHUNK):
         block = rows[start : start + CHUNK]
-        scores[start : start + CHUNK] = vectors[block].astype(np.float32) @ query
+        scores[start : start + CHUNK] = read(block).astype(np.float32) @ query
     return scores
 
 
@@ -185,11 +154,12 @@ def open_index(dataset: Dataset, approximate_from: int = APPROXIMATE_FROM) -> Ve
 _building = threading.Lock()
 
 
-def build(vectors: np.ndarray, path: Path, seed: int = 0) -> Any:
+def build(vectors: Rows, path: Path, seed: int = 0) -> Any:
     """Train and fill the index, and move its file to ``path`` when it is whole; returns the index.
 
-    A million rows of 384 dimensions take 20 s of one core and 380 MB. Raises NLAError where the
-    file cannot be written.
+    A million rows of 384 dimensions take 20 s of one core and 380 MB. More rows take no more
+    memory: pieces of IN_MEMORY_ROWS are merged on disk. Raises NLAError where the file cannot be
+    written.
     """
     faiss = _faiss()
 
@@ -206,32 +176,72 @@ def build(vectors: np.ndarray, path: Path, seed: int = 0) -> Any:
     chosen = np.random.default_rng(seed).choice(rows, min(rows, 48 * lists), replace=False)
     with _building, explained(path):
         index.train(vectors[np.sort(chosen)].astype(np.float32))
-        for start in range(0, rows, CHUNK):
-            index.add(vectors[start : start + CHUNK].astype(np.float32))
         with tempfile.TemporaryDirectory(prefix=".tmp-", dir=path.parent) as folder:
-            temporary = Path(folder) / path.name
             try:
-                faiss.write_index(index, str(temporary))
+                if rows <= IN_MEMORY_ROWS:
+                    _fill(index, vectors, range(rows))
+                    _write(index, Path(folder), path)
+                else:
+                    _merge(index, vectors, Path(folder), path)
+                    index = _read(path, vectors)
             except RuntimeError as error:  # faiss tells a full disk this way
                 raise NLAError(
                     f"The index {path} cannot be written",
                     why=str(error).splitlines()[-1],
                     fix="Free some disk space if that is what is missing, and start again",
                 ) from error
-            fsync_path(temporary)
-            temporary.replace(path)
-            fsync_path(path.parent)
     return index
 
 
-def _read(path: Path, vectors: np.ndarray) -> Any:
-    """The index in ``path`` if it is one of these vectors, as far as that can be seen."""
+def _fill(index: Any, vectors: Rows, rows: range) -> None:
+    for start in range(rows.start, rows.stop, CHUNK):
+        numbers = np.arange(start, min(start + CHUNK, rows.stop))
+        block = vectors[start : start + len(numbers)].astype(np.float32)
+        index.add_with_ids(block, numbers)
+
+
+def _write(index: Any, folder: Path, path: Path) -> None:
+    """Give the index its name once it is on the disk."""
+    temporary = folder / path.name
+    _faiss().write_index(index, str(temporary))
+    fsync_path(temporary)
+    temporary.replace(path)
+    fsync_path(path.parent)
+
+
+def _merge(index: Any, vectors: Rows, folder: Path, path: Path) -> None:
+    """Fill copies of a trained index with a piece of the rows each, and join their lists on disk.
+
+    Rows are given their numbers, since faiss 1.15 miscounts them where the last piece is shorter.
+    """
+    faiss = _faiss()
+    pieces = []
+    for number, start in enumerate(range(0, len(vectors), IN_MEMORY_ROWS)):
+        piece = faiss.clone_index(index)
+        _fill(piece, vectors, range(start, min(start + IN_MEMORY_ROWS, len(vectors))))
+        pieces.append(folder / f"piece-{number}")
+        faiss.write_index(piece, str(pieces[-1]))
+        del piece
+    lists = path.with_name(Path(LISTS_FILE).name)
+    merge = importlib.import_module("faiss.contrib.ondisk").merge_ondisk
+    merge(index, [str(piece) for piece in pieces], str(folder / lists.name))
+    fsync_path(folder / lists.name)
+    (folder / lists.name).replace(lists)  # the index is what is looked for, so it comes last
+    _write(index, folder, path)
+
+
+def _read(path: Path, vectors: Rows) -> Any:
+    """The index in ``path`` if it is one of these vectors, as far as that can be seen.
+
+    Lists on disk are mapped: opening takes as long however many rows there are.
+    """
     faiss = _faiss()
 
     if not path.is_file():
         return None
+    flags = faiss.IO_FLAG_READ_ONLY | faiss.IO_FLAG_ONDISK_SAME_DIR
     try:
-        index = faiss.read_index(str(path))
+        index = faiss.read_index(str(path), flags)
     except RuntimeError:  # half-written, or not of faiss
         return None
     fits = getattr(index, "nlist", 0) and (index.ntotal, index.d) == vectors.shape

@@ -21,7 +21,7 @@ from precompute.benches.corpus import PROMPTS, corpus_of, loaded
 from precompute.benches.flops import Spent
 from precompute.benches.machine import conditions
 from precompute.corpus import Corpus, read_corpus
-from precompute.cost import foretell
+from precompute.cost import foretell, warm_up
 from precompute.metering import run_metered
 from precompute.output import say, write_result
 from precompute.plan import Settings, make_plan
@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> int:
     """Print what was said and what happened; fails where a time was off by more than 25 %."""
     load_before = os.getloadavg()[0]
     explainer, embedder, settings = loaded(args)
+    warm_up(explainer, settings.batch_size)
     parts = explainer.loaded.verbalizer.parts
     corpora = []
     for name in FILES:

@@ -32,7 +32,8 @@ from nla_core.search import Filters, Query, Search
 from nla_core.search.facets import Facets
 from nla_core.store import fts, vectors
 from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import CURRENT, VECTORS
+from nla_core.store.manifest import CURRENT
+from nla_core.store.vector_shards import Rows
 from precompute.benches.million import make_million
 from precompute.output import say, write_result
 
@@ -123,16 +124,16 @@ def make_and_build(root: Path, source: Path, rows: int) -> dict[str, Any]:
     started = time.perf_counter()
     (dataset.directory / vectors.FILE).unlink(missing_ok=True)
     index = vectors.open_index(dataset)
-    sizes = {"fts_mb": fts.FILE, "index_mb": vectors.FILE, "vectors_mb": VECTORS}
+    sizes = {"fts_mb": "fts.sqlite", "index_mb": "vectors/*.ivf-*", "vectors_mb": "vectors/*.npy"}
     return {
         "make_s": made,
         "fts_build_s": round(words_s, 1),
         "index_build_s": round(time.perf_counter() - started, 1),
         "index": index.kind,
         **{
-            name: round((dataset.directory / file).stat().st_size / 2**20)
-            for name, file in sizes.items()
-            if (dataset.directory / file).exists()
+            name: round(sum(file.stat().st_size for file in found) / 2**20)
+            for name, pattern in sizes.items()
+            if (found := [*dataset.directory.glob(pattern)])
         },
     }
 
@@ -284,7 +285,7 @@ def recalls(dataset: Dataset, facets: Facets, queries: np.ndarray) -> dict[str, 
 
 
 def exact_tens(
-    rows: np.ndarray, queries: np.ndarray, masks: dict[str, np.ndarray | None]
+    rows: Rows, queries: np.ndarray, masks: dict[str, np.ndarray | None]
 ) -> dict[str, list[set[int]]]:
     """The ten nearest rows of each query under each mask, in one pass over the vectors."""
     held = {name: (np.empty((len(queries), 0)), np.empty((len(queries), 0), int)) for name in masks}

@@ -245,7 +245,7 @@ def test_rows_that_do_not_fit_together_are_refused(tmp_path: Path, spoil, said: 
     ("embed", "said"),
     [
         (lambda texts: np.full((len(texts), 4), np.nan), "NaN"),
-        (lambda texts: np.zeros((1, 4)), "cannot be read|rows for"),
+        (lambda texts: np.zeros((1, 4)), "fewer than"),
     ],
 )
 def test_vectors_that_do_not_fit_are_refused(tmp_path: Path, embed, said: str) -> None:
