@@ -342,7 +342,7 @@ def _ten_million(largest: Mapping[str, Any]) -> str:
         "Ten million readings were not measured; in proportion to the largest size they take "
         f"{disk:.0f} GB of disk, {times * largest['publish_s'] / 60:.0f} minutes to publish, "
         f"{times * largest['derive_s'] / 60:.0f} to derive, and their first search for a word "
-        f"{times * largest['first_words_cpu_s']:.0f} s; the page does not read them."
+        f"{times * largest['first_words_cpu_s']:.0f} s of processor time."
     )
 
 
