@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # the project is run from its folder, not installed
 
-from precompute.benches.performance import NOTES, read, regressions, render  # noqa: E402
+from precompute.benches.performance import NOTES, read, render  # noqa: E402
+from precompute.benches.promises import regressions  # noqa: E402
 from precompute.publish import git_commit  # noqa: E402
 
 KEPT = ROOT / "docs" / "benchmarks"

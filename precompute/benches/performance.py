@@ -1,191 +1,26 @@
-"""`docs/performance.md` out of result files, and whether a fresh run is worse than a kept one.
+"""`docs/performance.md` out of result files.
 
-Knows the files, which figures in them are promises, and which way is better. Measures nothing. The
-decision a reader would question: only ratios are compared between runs, never seconds, so that the
-check means the same on another machine and on a busy one.
+Knows the files and how each is told. Measures nothing. The decision a reader would question: the
+page is written from what lies in the folder, so a figure that nobody measured is said to be missing
+instead of being left out.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from precompute.benches.promises import PROMISES, Promise, Records
 from precompute.evaluation.markdown import table
 
-TOLERANCE = 0.2
 NOTES = "tried.md"
-Records = Mapping[str, Mapping[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Promise:
-    """A figure at a dotted ``key`` of the record called ``file``, and what it should reach."""
-
-    what: str
-    file: str
-    key: str
-    target: float | None = None
-    less_is_better: bool = False
-    unit: str = ""
-    is_ratio: bool = True
-
-    def of(self, records: Records) -> float | None:
-        """The figure; None where it was not measured."""
-        value: Any = records.get(self.file)
-        for part in self.key.split("/"):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        return float(value) if isinstance(value, int | float) else None
-
-    def is_met(self, value: float) -> bool | None:
-        if self.target is None:
-            return None
-        return value <= self.target if self.less_is_better else value >= self.target
-
-    def worse(self, fresh: float, kept: float) -> bool:
-        """By more than TOLERANCE."""
-        if self.less_is_better:
-            return fresh > kept * (1 + TOLERANCE)
-        return fresh < kept * (1 - TOLERANCE)
-
-
-def _of_device(device: str) -> list[Promise]:
-    where = f", {device}"
-    return [
-        Promise(
-            f"AV against one `generate` a vector{where}",
-            f"explain-{device}",
-            "ratio_one_by_one",
-            8.0,
-            unit="×",
-        ),
-        Promise(
-            f"AV against one batched `generate`{where}",
-            f"explain-{device}",
-            "ratio_batched",
-            2.0,
-            unit="×",
-        ),
-        *(
-            Promise(
-                f"{name}, share of its floor{where}",
-                f"roofline-{device}",
-                f"stages/{stage}/reached",
-                target,
-            )
-            for stage, name, target in (
-                ("extract", "target extraction", 0.7),
-                ("prefill", "AV prompts", None),
-                ("decode", "AV decoding", None),
-                ("ar", "AR scoring", 0.7),
-                ("reading", "AV and AR of a reading", None),
-            )
-        ),
-        Promise(
-            f"growth of `run` with readings, exponent{where}",
-            f"corpus-{device}",
-            "exponent",
-            1.05,
-            less_is_better=True,
-        ),
-        Promise(
-            f"`plan`, largest error of three corpora{where}",
-            f"plan-{device}",
-            "worst",
-            0.25,
-            less_is_better=True,
-            is_ratio=False,
-        ),
-        Promise(
-            f"Ray's overhead beside the local engine{where}",
-            f"engines-{device}",
-            "ray_overhead",
-            0.10,
-            less_is_better=True,
-            is_ratio=False,
-        ),
-        Promise(f"two workers against one{where}", f"engines-{device}", "two_against_one"),
-        *(
-            Promise(
-                f"own prompt of 40 tokens, {what}{where}",
-                f"run-{device}",
-                key,
-                target if device == "cpu" else None,
-                less_is_better=True,
-                unit=" s",
-                is_ratio=False,
-            )
-            for what, key, target in (
-                ("first reading", "first_reading_s", 3.0),
-                ("all readings", "all_readings_s", 20.0),
-            )
-        ),
-    ]
-
-
-PROMISES: tuple[Promise, ...] = (
-    *_of_device("cpu"),
-    *_of_device("cuda"),
-    *(
-        Promise(what, "search-2-cores", key, target, less, unit, is_ratio=False)
-        for what, key, target, less, unit in (
-            ("keyword search, a million readings, 95 %", "keyword_ms/p95", 30.0, True, " ms"),
-            ("hybrid search, a million readings, 95 %", "hybrid_ms/p95", 150.0, True, " ms"),
-            ("recall among the first ten", "recall_at_10/no filter", 0.97, False, ""),
-        )
-    ),
-    Promise(
-        "a published dataset is open, the largest measured",
-        "publish-2-cores",
-        "largest_open_s",
-        3.0,
-        less_is_better=True,
-        unit=" s",
-        is_ratio=False,
-    ),
-    Promise(
-        "growth of the memory of publishing with readings, exponent",
-        "publish-2-cores",
-        "exponents/publish_peak_mb",
-        less_is_better=True,
-        is_ratio=False,
-    ),
-    *(
-        Promise(
-            f"token click, {what}, 95 %",
-            file,
-            f"sessions/{sessions}/token click/p95_ms",
-            target,
-            less_is_better=True,
-            unit=" ms",
-            is_ratio=False,
-        )
-        for what, file, sessions, target in (
-            ("ten sessions", "app-2-cores", 10, 300.0),
-            ("ten sessions, a million readings", "app-million-2-cores", 10, 300.0),
-            ("while the server reads forty prompts", "app-during-run-2-cores", 1, 500.0),
-        )
-    ),
-)
 
 
 def read(folder: Path) -> dict[str, Any]:
     """All records of a folder by name."""
     return {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
-
-
-def regressions(fresh: Records, kept: Records) -> list[str]:
-    """Every ratio that is worse than the kept one by more than a fifth, in words."""
-    found = []
-    for promise in PROMISES:
-        now, before = promise.of(fresh), promise.of(kept)
-        if not promise.is_ratio or now is None or before is None:
-            continue
-        if promise.worse(now, before):
-            found.append(f"{promise.what}: {now:.2f}, and it was {before:.2f}")
-    return found
 
 
 def render(folder: Path) -> str:

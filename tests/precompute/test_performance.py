@@ -16,7 +16,8 @@ from nla_core.nla.pair import LoadedPair, find_pair, load_pair
 from precompute.benches import roofline
 from precompute.benches.corpus import exponent
 from precompute.benches.explain import bench_explain
-from precompute.benches.performance import NOTES, read, regressions, render
+from precompute.benches.performance import NOTES, read, render
+from precompute.benches.promises import regressions
 from precompute.benches.reading import STAGES, Material, Work
 from precompute.benches.shapes import random_model
 from precompute.cost import chosen
