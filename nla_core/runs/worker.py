@@ -24,7 +24,7 @@ from nla_core.runs.estimate import History, Kind
 from nla_core.runs.remote_link import WorkerLost
 from nla_core.runs.schedule import Capacity, Explain, PairKey, Transcribe
 from nla_core.runs.settings import WorkerSettings
-from nla_core.runs.shelf import Models, RunExplainer
+from nla_core.runs.shelf import Models, RunExplainer, Shelf
 from nla_core.runs.state import Run, Unit
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class Worker(threading.Thread):
             CPU_BATCH if shelf.device in ("auto", "cpu") else DEVICE_BATCH
         )
         self._retired = threading.Event()
+        self._has_cores = False
         self._pair: PairKey | None = None
         self._pair_since = 0.0
         self._warm: set[PairKey] = set()
@@ -141,6 +142,7 @@ class Worker(threading.Thread):
         with ExitStack() as held:
             try:
                 explainer = held.enter_context(self.shelf.using(key, name, beat))
+                self._take_cores()
                 if not was_there:
                     took = self.shelf.state(key).load_s
                     self.history.learn(key, self.shelf.device, Kind.LOAD, 1, took)
@@ -152,6 +154,17 @@ class Worker(threading.Thread):
                 if self.lease is not None:
                     self.lease.beat = time.monotonic()
             yield explainer
+
+    def _take_cores(self) -> None:
+        """Once, where this thread and not a GPU or another machine does the arithmetic."""
+        if self._has_cores or not isinstance(self.shelf, Shelf):
+            return
+        from nla_core.nla.placement import pick_place
+        from nla_core.nla.threads import take_the_cores
+
+        if pick_place(self.shelf.device).first.type == "cpu":
+            take_the_cores()
+        self._has_cores = True
 
     def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
         """A first guess of the pace, right after loading."""
