@@ -58,7 +58,7 @@ def test_twenty_prompts_survive_a_cancel_and_a_restart(
         page.get_by_text(f"{N_PROMPTS} prompts in prompts.csv").wait_for()
         page.get_by_label("Pair", exact=True).click()
         page.get_by_role("option", name="pair", exact=True).click()
-        page.get_by_label("Tokens to read").click()
+        page.get_by_label("Tokens to read", exact=True).click()
         page.get_by_role("option", name="The last tokens").click()
         page.get_by_role("spinbutton", name="New tokens").fill("2")
         page.get_by_role("spinbutton", name="New tokens").press("Enter")
