@@ -140,10 +140,19 @@ def current_version(root: Path) -> str:
             fix="Point to a directory made by `python -m precompute run`, or run `make app`, "
             "which sets up the demo dataset",
         ) from error
+    return checked_version(
+        version,
+        f"The file {root / CURRENT}",
+        fix="Write the name of one of the v-* directories beside it into it",
+    )
+
+
+def checked_version(version: str, where: str, *, fix: str) -> str:
+    """``version``, as it stands in ``where``. NLAError where it has not the form of one."""
     if not VERSION_FORM.fullmatch(version):
         raise NLAError(
-            f"The file {root / CURRENT} is damaged",
+            f"{where} is damaged",
             why=f"it should hold a version such as v-0123456789ab, and holds {version[:40]!r}",
-            fix="Write the name of one of the v-* directories beside it into it",
+            fix=fix,
         )
     return version

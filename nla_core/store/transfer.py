@@ -16,8 +16,8 @@ from nla_core.store.files import building, explained, rename_into_place, write_a
 from nla_core.store.manifest import (
     CURRENT,
     MANIFEST,
-    VERSION_FORM,
     Manifest,
+    checked_version,
     file_problems,
     read_manifest,
 )
@@ -120,11 +120,8 @@ def _current(store: Store) -> str:
             why=f"it has no {CURRENT}, which is written last when a run is published",
             fix="Check the URL, or wait until the run that writes there is done",
         )
-    version = content.decode("utf-8", "replace").strip()
-    if not VERSION_FORM.fullmatch(version):
-        raise NLAError(
-            f"{CURRENT} in {store.url} is damaged",
-            why=f"it should hold a version such as v-0123456789ab, and holds {version[:40]!r}",
-            fix="Publish again from where it was made (`python -m precompute publish`)",
-        )
-    return version
+    return checked_version(
+        content.decode("utf-8", "replace").strip(),
+        f"{CURRENT} in {store.url}",
+        fix="Publish again from where it was made (`python -m precompute publish`)",
+    )
