@@ -6,11 +6,17 @@ decision a reader would question: torch's fused kernel spends its time on bookke
 taking the query heads that share a key head as the rows of one small product gives the same numbers
 in a fraction of the time.
 
+Rows that all begin with the same tokens need not hold, nor read, a copy of their keys each: a step
+that is given them as a `SharedPrefix` multiplies the queries of all rows with the one copy there is
+(the inner step of Hydragen, Juravsky et al. 2024), and softmax runs over both parts at once.
+
 A pass without a mask, and a soft cap or dropout, goes to transformers' own implementation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,6 +31,14 @@ from nla_core.nla.families import parts_of
 NAME = "nla_grouped"
 
 
+@dataclass(frozen=True, slots=True)
+class SharedPrefix:
+    """What all rows begin with: ``[kv_heads, P, head_dim]`` keys and values of each block."""
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+
+
 def grouped_attention(
     module: Any,
     query: Tensor,
@@ -33,12 +47,19 @@ def grouped_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    shared_prefix: SharedPrefix | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
-    """``query`` ``[n, heads, t, head_dim]``, ``key``/``value`` ``[n, kv_heads, T, head_dim]``."""
+    """``query`` ``[n, heads, t, head_dim]``, ``key``/``value`` ``[n, kv_heads, T, head_dim]``.
+
+    A model that is called with ``shared_prefix`` hands it on to here. It comes before ``T``, is
+    hidden by no mask, and is for steps of one token.
+    """
     n, heads, length, head_dim = query.shape
     kv_heads = key.shape[1]
-    if dropout or kwargs.get("softcap") is not None or (length != 1 and attention_mask is None):
+    special = dropout or kwargs.get("softcap") is not None
+    assert shared_prefix is None or (length == 1 and not special), "a prefix is for plain steps"
+    if special or (length != 1 and attention_mask is None):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -56,8 +77,25 @@ def grouped_attention(
             scores = scores.masked_fill(~visible, float("-inf"))
         else:
             scores = scores + visible
-    mixed = torch.matmul(scores.softmax(-1).to(value.dtype), value)
+    if shared_prefix is None:
+        mixed = torch.matmul(scores.softmax(-1).to(value.dtype), value)
+        return mixed.reshape(n, 1, heads, head_dim), None
+    keys, values = (part[module.layer_idx] for part in (shared_prefix.keys, shared_prefix.values))
+    before = torch.matmul(_by_head(grouped), keys.transpose(-1, -2)).float() * scale
+    scores = torch.cat([_by_row(before, n), scores], dim=-1).softmax(-1).to(value.dtype)
+    ours, own = scores.split([keys.shape[-2], key.shape[-2]], dim=-1)
+    mixed = torch.matmul(own, value) + _by_row(torch.matmul(_by_head(ours), values), n)
     return mixed.reshape(n, 1, heads, head_dim), None
+
+
+def _by_head(rows: Tensor) -> Tensor:
+    """``[n, kv_heads, g, x]`` to ``[kv_heads, n * g, x]``: the rows of all texts in one product."""
+    return rows.transpose(0, 1).reshape(rows.shape[1], -1, rows.shape[-1])
+
+
+def _by_row(rows: Tensor, n: int) -> Tensor:
+    """Back again."""
+    return rows.view(len(rows), n, -1, rows.shape[-1]).transpose(0, 1)
 
 
 def use_grouped_attention(model: Any) -> None:
@@ -66,3 +104,9 @@ def use_grouped_attention(model: Any) -> None:
         AttentionInterface.register(NAME, grouped_attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         model.set_attn_implementation(NAME)
+
+
+def shares_prefix(model: Any) -> bool:
+    """True where steps of this model may be given a `SharedPrefix`."""
+    cap = getattr(parts_of(model).config, "attn_logit_softcapping", None)
+    return model.config._attn_implementation == NAME and cap is None

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nla_core.nla.attention import SharedPrefix
 from nla_core.nla.roomy_cache import give_room, keep_rows
 
 
@@ -22,7 +23,8 @@ from nla_core.nla.roomy_cache import give_room, keep_rows
 class Prompted:
     """``k`` rows after their prompts: their cache, and logits ``[k, vocab]`` of the next token.
 
-    ``mask`` ``[k, past]`` and ``positions`` ``[k]`` (of the next token) only where rows are padded.
+    ``mask`` ``[k, past]`` only where rows are padded; ``positions`` ``[k]`` of the next token where
+    they are not the cache's length. ``prefix`` is what stands before the cache of every row.
     """
 
     rows: Sequence[int]
@@ -30,6 +32,7 @@ class Prompted:
     logits: Tensor
     mask: Tensor | None = None
     positions: Tensor | None = None
+    prefix: SharedPrefix | None = None
 
 
 class Batch:
@@ -42,6 +45,7 @@ class Batch:
         self._mask = None if first.mask is None else first.mask.to(here)
         self._positions = None if first.positions is None else first.positions.to(here)
         self._begins = [0] * len(self.rows)
+        self._more = {} if first.prefix is None else {"shared_prefix": first.prefix}
         self.takes_rows = give_room(first.cache)
 
     def step(self, model: Any, tokens: Tensor) -> None:
@@ -56,6 +60,7 @@ class Batch:
             position_ids=None if positions is None else positions[:, None],
             use_cache=True,
             logits_to_keep=1,
+            **self._more,
         ).logits[:, -1]
         self._positions = None if positions is None else positions + 1
 
@@ -76,7 +81,10 @@ class Batch:
         return index
 
     def admit(self, new: Prompted) -> None:
-        """Rows more, all of them of one length that is at most the cache's; see ``takes_rows``."""
+        """Rows more, all of them of one length that is at most the cache's; see ``takes_rows``.
+
+        They begin with the same prefix as the others, if these have one.
+        """
         n, k, length = len(self.rows), len(new.rows), new.cache.get_seq_length()
         width, device = self._width, self.logits.device
         if self._mask is None:
@@ -85,7 +93,10 @@ class Batch:
             self._positions = torch.full((n,), width, device=device)
         visible = (torch.arange(width, device=device) >= width - length).long()
         self._mask = torch.cat([self._mask, visible.expand(k, -1)])
-        self._positions = torch.cat([self._positions, self._positions.new_full((k,), length)])
+        positions = self._positions.new_full((k,), length)
+        if new.positions is not None:
+            positions = new.positions.to(device)
+        self._positions = torch.cat([self._positions, positions])
         self._begins += [width - length] * k
         self.rows += new.rows
         self.logits = torch.cat([self.logits, new.logits])

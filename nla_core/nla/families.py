@@ -87,7 +87,10 @@ class Parts:
         Two dimensions and contiguous rows on purpose: a slice of a batch in three dimensions makes
         torch copy the whole head once a row, which on a CPU costs more than all blocks together.
         """
-        logits = self.head(states.contiguous())
+        return self.capped(self.head(states.contiguous()))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """What the head gave, kept within the family's soft cap, if it has one."""
         cap = getattr(self.config, "final_logit_softcapping", None)
         return torch.tanh(logits / cap) * cap if cap else logits
 

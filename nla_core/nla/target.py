@@ -22,6 +22,7 @@ from nla_core.nla.batch import Prompted
 from nla_core.nla.decoding import decode, once
 from nla_core.nla.families import parts_of
 from nla_core.nla.lengths import by_length, tokens_at_once
+from nla_core.nla.predictions import Predictions, predict
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,8 @@ class Target:
         """Run the target over token sequences; batches of similar length, results in order.
 
         ``predict_at`` names the positions of each sequence whose predictions are wanted: the head
-        costs a fifth of the pass. Elsewhere they are then zero, and surprisals NaN.
+        costs a fifth of the pass. Elsewhere they are then zero, and the surprisal of what follows
+        is NaN.
         Raises NLAError for an empty or an overlong sequence.
         """
         for ids in sequences:
@@ -106,7 +108,6 @@ class Target:
         ids = torch.full((len(batch), width), self.tokenizer.pad_token_id)
         for row, i in enumerate(batch):
             ids[row, : len(sequences[i])] = torch.tensor(sequences[i])
-        ids = ids.to(self.device)
         caught: list[Tensor] = []
         mine = threading.get_ident()  # others may be using the same model
 
@@ -116,34 +117,23 @@ class Target:
 
         handle = self.parts.layers[self.layer].register_forward_hook(catch)
         try:
-            last = self.parts.decoder(input_ids=ids, use_cache=False).last_hidden_state
+            last = self.parts.decoder(input_ids=ids.to(self.device), use_cache=False)
         finally:
             handle.remove()
-        result: dict[int, Trace] = {}
-        for row, i in enumerate(batch):
-            length = len(sequences[i])
-            asked = (
-                torch.arange(length) if predict_at is None else torch.tensor(predict_at[i]).long()
-            )
-            # One row at a time, and no second [T, vocab]: it is the largest tensor here.
-            logits = self.parts.logits(last[row, :length][asked]).float()
-            total = logits.logsumexp(-1, keepdim=True)
-            top = logits.topk(min(top_k, logits.shape[-1]), dim=-1)
-            own = ids[row, :length].to(logits.device)  # of a split model, the head is elsewhere
-            surprisal = logits.new_full((length,), float("nan"))
-            if predict_at is None:
-                came = logits[:-1].gather(1, own[1:, None])
-                surprisal[1:] = (total[:-1] - came)[:, 0]
-            top_ids = own.new_zeros(length, top.indices.shape[1])
-            top_probs = logits.new_zeros(length, top.indices.shape[1])
-            top_ids[asked], top_probs[asked] = top.indices, (top.values - total).exp()
-            result[i] = Trace(
-                caught[0][row, :length].float().cpu(),
-                surprisal.cpu(),
-                top_ids.cpu(),
-                top_probs.cpu(),
-            )
-        return result
+        asked = [
+            torch.tensor(range(len(sequences[i])) if predict_at is None else predict_at[i]).long()
+            for i in batch
+        ]
+        rows = torch.cat([torch.full((len(a),), row) for row, a in enumerate(asked)])
+        places = torch.cat(asked)
+        following = ids[rows, (places + 1).clamp(max=width - 1)]  # after the last one, anything
+        final = last.last_hidden_state
+        after = final[rows.to(final.device), places.to(final.device)]
+        found = predict(self.parts, after, following, top_k).split([len(a) for a in asked])
+        return {
+            i: _trace(caught[0][row, : len(sequences[i])], asked[row], found[row])
+            for row, i in enumerate(batch)
+        }
 
     @torch.inference_mode()
     def answer(
@@ -191,3 +181,13 @@ class Target:
         ):
             answers[done.row] = Answer(done.ids, "stop" if done.stopped else "length")
         return [answers[row] for row in range(len(prompts))]
+
+
+def _trace(hidden: Tensor, places: Tensor, found: Predictions) -> Trace:
+    """Of one sequence: ``hidden`` ``[T, d_model]``, and what was found after ``places``."""
+    length, k = len(hidden), found.ids.shape[1]
+    surprisal = torch.full((length + 1,), float("nan"))  # one more: nothing is known to follow
+    surprisal[places + 1] = found.surprisal
+    top_ids, top_probs = torch.zeros(length, k, dtype=torch.long), torch.zeros(length, k)
+    top_ids[places], top_probs[places] = found.ids, found.probs
+    return Trace(hidden.float().cpu(), surprisal[:length], top_ids, top_probs)

@@ -18,8 +18,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
-from nla_core.nla.attention import use_grouped_attention
+from nla_core.nla.attention import SharedPrefix, shares_prefix, use_grouped_attention
 from nla_core.nla.batch import Prompted
 from nla_core.nla.decoding import decode
 from nla_core.nla.families import parts_of
@@ -135,7 +136,25 @@ class LocalVerbalizer:
         states = self.parts.decoder(
             inputs_embeds=inputs, past_key_values=cache, use_cache=True
         ).last_hidden_state
-        return Prompted(rows, cache, self.parts.logits(states[:, -1]))
+        logits, prefix = self.parts.logits(states[:, -1]), self._prefix_of_steps()
+        if prefix is None:
+            return Prompted(rows, cache, logits)
+        positions = torch.full((len(rows),), cache.get_seq_length(), device=device)
+        for layer in cache.layers:
+            layer.keys, layer.values = (
+                part[..., len(self.slot.prefix_ids) :, :] for part in (layer.keys, layer.values)
+            )
+        return Prompted(rows, cache, logits, positions=positions, prefix=prefix)
+
+    def _prefix_of_steps(self) -> SharedPrefix | None:
+        """The prompt before the marker, where steps can look at one copy of it."""
+        assert self._prefix is not None
+        layers = self._prefix.layers
+        if not self.slot.prefix_ids or not shares_prefix(self.model):
+            return None
+        if not all(type(layer) is DynamicLayer for layer in layers):  # windows of their own
+            return None
+        return SharedPrefix([one.keys[0] for one in layers], [one.values[0] for one in layers])
 
     def _prefix_cache(self, n: int) -> DynamicCache:
         """The prompt before the marker for ``n`` rows; they share its memory until they go on."""

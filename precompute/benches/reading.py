@@ -9,7 +9,7 @@ steps are compared with the floor of steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -159,7 +159,7 @@ def decoding(material: Material) -> Stage:
             len(done.ids)
             for done in decode(
                 verbalizer.model,
-                once(type(filled)(filled.rows, cache, filled.logits)),
+                once(replace(filled, cache=cache)),
                 n,
                 stop_ids=verbalizer.stop_ids,
                 max_new_tokens=material.max_new_tokens,
