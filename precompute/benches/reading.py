@@ -149,6 +149,7 @@ def decoding(material: Material) -> Stage:
     slot, costs, n = verbalizer.slot, Costs.of(verbalizer.model), len(scaled)
     prompt = len(slot.prefix_ids) + 1 + len(slot.suffix_ids) + len(slot.prefill_ids)
     filled = verbalizer._prefill(range(n), scaled)
+    shared = 0 if filled.prefix is None else len(slot.prefix_ids)
 
     def run() -> Work:
         # The plain layers of the prompt are only read: the loop moves their rows into its own.
@@ -171,7 +172,8 @@ def decoding(material: Material) -> Stage:
         work = Work(sum(lengths))
         for step in range(1, max(lengths)):  # the token of the last step is not fed back
             rows = sum(length > step for length in lengths)
-            work.passes.append(costs.of_pass(rows, rows, rows * (prompt + step)))
+            looked_at = rows * (prompt - shared + step) + shared
+            work.passes.append(costs.of_pass(rows, rows, looked_at))
         return work
 
     return Stage("decode", run)
