@@ -19,9 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
+from nla_core.schema import Section
 from nla_core.store.remote import Store
 from precompute.corpus import read_corpus
 from precompute.drivers import driving
@@ -286,10 +289,22 @@ def execute(
     if failed := result["n_errors"]:
         progress.say(f"{failed} prompts could not be processed; their rows say why")
     if embedder is not None:
+        result["n_unreadable"] = n_unreadable(workspace)
+        if lost := result["n_unreadable"]:
+            progress.say(
+                f"{lost} tokens have no explanation, since their vector is zero or not finite: "
+                "norm 0 in the table of tokens"
+            )
         result["version"] = publish_workspace(
             workspace, out, embedder, say=progress.say, store=store
         )
     return result
+
+
+def n_unreadable(workspace: Workspace) -> int:
+    """Positions of the text whose vector no AV can be given. Raises NLAError: see ``parts``."""
+    is_lost = (pc.field("norm") == 0) & (pc.field("section") == Section.CONTENT.value)
+    return sum(pq.read_table(p, filters=is_lost).num_rows for p in workspace.parts()["tokens"])
 
 
 @contextlib.contextmanager

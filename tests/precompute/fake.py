@@ -26,6 +26,7 @@ from tests.helpers import hash_vectors
 PAIR = {"pair_id": "fake-L2", "revision": "0" * 12, "target": "fake", "layer": 2, "d_model": 4,
         "injection_scale": 1.0, "rawvar": 0.5}  # fmt: skip
 BROKEN, FATAL, UNREADABLE, DEADLY = "BROKEN", "FATAL", "UNREADABLE", "DEADLY"
+NO_DIRECTION = "<zero>"  # a word whose vector is zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,9 @@ class FakeExplainer:
         return made
 
     def _token(self, index: int, turn: int, role: str, word: str) -> Token:
+        norm = 0.0 if word == NO_DIRECTION else 2.0
         return Token(
-            index + 1, len(word), index + 1, f" {word}", role, Section.CONTENT, turn, 2.0, 50.0,
+            index + 1, len(word), index + 1, f" {word}", role, Section.CONTENT, turn, norm, 50.0,
             1.5, (word, "the"), (0.75, 0.125),
         )  # fmt: skip
 

@@ -16,10 +16,18 @@ from precompute import publish as publish_verb
 from precompute.corpus import read_corpus
 from precompute.plan import Plan, Settings, Shard, prompt_seeds
 from precompute.publish import publish_workspace
+from precompute.run import execute
 from precompute.shards import process
 from precompute.workspace import Workspace
 from tests.precompute.conftest import PROMPTS, WriteCorpus, prompt
-from tests.precompute.fake import FATAL, FakeExplainer, HashEmbedder, fake_plan, run_fake
+from tests.precompute.fake import (
+    FATAL,
+    NO_DIRECTION,
+    FakeExplainer,
+    HashEmbedder,
+    fake_plan,
+    run_fake,
+)
 
 
 def test_the_published_rows(plan: Plan, tmp_path: Path) -> None:
@@ -76,6 +84,20 @@ def test_a_prompt_that_fails_the_whole_call_fails_alone(
     rows = Dataset.open(tmp_path).transcripts().set_index("prompt_id")
     assert rows["status"].tolist() == ["ok", "error", "ok"]
     assert "It is NaN" in rows.loc["p-1", "error"]
+
+
+def test_tokens_without_a_direction_are_counted_and_told(
+    tmp_path: Path, write_corpus: WriteCorpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = [f"one {NO_DIRECTION} here", "none here", f"{NO_DIRECTION} twice {NO_DIRECTION}"]
+    path = write_corpus([prompt(f"p-{i}", text) for i, text in enumerate(texts)])
+    plan = fake_plan(read_corpus([path]), shard_size=2)
+    done = execute(plan, tmp_path, FakeExplainer, embedder=HashEmbedder())
+    assert done["n_unreadable"] == 3
+    assert "3 tokens have no explanation" in capsys.readouterr().err
+    fewer = fake_plan(read_corpus([path]), limit=2, shard_size=2)
+    done = execute(fewer, tmp_path / "fewer", FakeExplainer, embedder=HashEmbedder())
+    assert done["n_unreadable"] == 1
 
 
 def test_samples_are_all_kept(corpus_file: Path, tmp_path: Path) -> None:
