@@ -20,6 +20,7 @@ import numpy as np
 from nla_core.compare.semantic import Embed
 from nla_core.errors import NLAError
 from nla_core.store.files import sha256_json
+from nla_core.store.vector_shards import Rows
 
 SHIPPED = Path(__file__).with_name("concepts.json")
 UNRELATED = Path(__file__).with_name("unrelated.json")
@@ -33,6 +34,8 @@ AGAINST = 0.5
 LONGEST_PHRASE = 400
 PATTERN_SCORE = 1.0
 """Score of a text in which a concept's pattern is found."""
+PIECE = 65_536
+"""Vectors scored at a time: 100 MB of them in float32."""
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
@@ -201,20 +204,25 @@ class Matcher:
         """``[concept]`` float32"""
         return np.array([concept.threshold for concept in self.concepts], np.float32)
 
-    def scores(self, vectors: np.ndarray, texts: Sequence[str] | None = None) -> np.ndarray:
+    def scores(self, vectors: Rows, texts: Sequence[str] | None = None) -> np.ndarray:
         """``[text, concept]`` float32 for ``[text, d]`` rows of norm 1.
 
-        With ``texts``, a pattern that is found gives ``PATTERN_SCORE``.
+        Rows are read a piece at a time: those of a dataset lie on the disk. With ``texts``, a
+        pattern that is found gives ``PATTERN_SCORE``.
         """
         result = np.zeros((len(vectors), len(self.concepts)), np.float32)
-        for column, concept in enumerate(self.concepts):
-            result[:, column] = _nearness(vectors, self.positives[column])
-            if len(self.negatives[column]):
-                result[:, column] -= AGAINST * _nearness(vectors, self.negatives[column])
-            if concept.pattern and texts is not None:
-                found = re.compile(concept.pattern, re.IGNORECASE)
-                hits = [bool(found.search(text)) for text in texts]
-                result[np.array(hits, bool), column] = PATTERN_SCORE
+        for start in range(0, len(vectors), PIECE):
+            piece = slice(start, start + PIECE)
+            rows = np.asarray(vectors[piece], np.float32)
+            for column, concept in enumerate(self.concepts):
+                found = _nearness(rows, self.positives[column])
+                if len(self.negatives[column]):
+                    found -= AGAINST * _nearness(rows, self.negatives[column])
+                if concept.pattern and texts is not None:
+                    pattern = re.compile(concept.pattern, re.IGNORECASE)
+                    hits = [bool(pattern.search(text)) for text in texts[piece]]
+                    found[np.array(hits, bool)] = PATTERN_SCORE
+                result[piece, column] = found
         return result
 
 

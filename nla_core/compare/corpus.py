@@ -112,9 +112,7 @@ class ConceptScores:
     @classmethod
     def of(cls, corpus: Corpus, matcher: Matcher, embed: Embed) -> ConceptScores:
         needs_texts = any(concept.pattern for concept in matcher.concepts)
-        readings = matcher.scores(
-            np.asarray(corpus.vectors, np.float32), corpus.texts if needs_texts else None
-        )
+        readings = matcher.scores(corpus.vectors, corpus.texts if needs_texts else None)
         windows = matcher.scores(
             corpus.window_vectors, corpus.window_texts if needs_texts else None
         )

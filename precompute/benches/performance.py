@@ -203,6 +203,8 @@ def _publish(records: Records) -> list[str]:
 def _ten_million(largest: Mapping[str, Any]) -> str:
     """In proportion to the largest size that was measured, and said to be so."""
     times = 10_000_000 / largest["readings"]
+    if times <= 1:
+        return ""
     disk = 1e-2 * (largest["bytes_a_reading"] + largest["derived_bytes_a_reading"])
     return (
         "Ten million readings were not measured; in proportion to the largest size they take "

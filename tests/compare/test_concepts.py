@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nla_core.compare import concepts
 from nla_core.compare.concepts import (
     PATTERN_SCORE,
     Concept,
@@ -20,6 +21,7 @@ from nla_core.compare.concepts import (
     unrelated_texts,
 )
 from nla_core.errors import NLAError
+from nla_core.store.vector_shards import ShardedRows
 from tests.compare.embedder import BagOfWords
 
 pytestmark = pytest.mark.unit
@@ -108,6 +110,19 @@ def test_texts_near_the_examples_score_above_others() -> None:
     scores = matcher.scores(bag.embed(texts))[:, 0]
     assert scores[0] > scores[2] > scores[1]
     assert matcher.thresholds.tolist() == [np.float32(0.2)]
+
+
+def test_vectors_are_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    bag = BagOfWords()
+    matcher = Matcher.of(parse_concepts(file_of(BOATS | {"pattern": "hovercraft"})), bag.embed)
+    texts = ["the boat", "a horse in a field", "one hovercraft", "pepper", "a ferry on water"]
+    vectors = bag.embed(texts)
+    whole = matcher.scores(vectors, texts)
+    monkeypatch.setattr(concepts, "PIECE", 2)
+    on_disk = ShardedRows([vectors[:3].astype(np.float16), vectors[3:].astype(np.float16)])
+    np.testing.assert_allclose(matcher.scores(vectors, texts), whole, atol=1e-6)
+    np.testing.assert_allclose(matcher.scores(on_disk, texts), whole, atol=1e-3)
+    assert matcher.scores(vectors[:0], []).shape == (0, 1)
 
 
 def test_a_pattern_decides_by_itself() -> None:
