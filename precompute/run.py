@@ -19,16 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.schema import Section
 from nla_core.store.remote import Store
 from precompute.corpus import read_corpus
 from precompute.drivers import driving
 from precompute.engines.base import Engine
+from precompute.engines.choice import device_of, engine_of
 from precompute.engines.local import LocalEngine
 from precompute.lease import leasing
 from precompute.mirror import open_workspace
@@ -41,7 +39,7 @@ from precompute.shards import ShardExplainer, process
 from precompute.workspace import Receipt, Workspace
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 HELP = (
     "Answer every prompt of a corpus with the target, explain every token of prompt and answer "
@@ -222,8 +220,8 @@ def main(args: argparse.Namespace) -> int:
     place = place_of(args)
     if args.engine == "ray":  # workers run in folders of their own
         args.nla, place = args.nla.resolve(), replace(place, local=place.local.resolve())
-    device = _device(args)
-    engine = _engine(args, gpu=device.type == "cuda")
+    device = device_of(args)
+    engine = engine_of(args, gpu=device.type == "cuda")
     dtype = str(pick_dtype(device, args.dtype)).removeprefix("torch.")
     settings = replace(settings, device=device.type, dtype=dtype)
     plan = make_plan(
@@ -289,7 +287,7 @@ def execute(
     if failed := result["n_errors"]:
         progress.say(f"{failed} prompts could not be processed; their rows say why")
     if embedder is not None:
-        result["n_unreadable"] = n_unreadable(workspace)
+        result["n_unreadable"] = workspace.n_unreadable()
         if lost := result["n_unreadable"]:
             progress.say(
                 f"{lost} tokens have no explanation, since their vector is zero or not finite: "
@@ -299,12 +297,6 @@ def execute(
             workspace, out, embedder, say=progress.say, store=store
         )
     return result
-
-
-def n_unreadable(workspace: Workspace) -> int:
-    """Positions of the text whose vector no AV can be given. Raises NLAError: see ``parts``."""
-    is_lost = (pc.field("norm") == 0) & (pc.field("section") == Section.CONTENT.value)
-    return sum(pq.read_table(p, filters=is_lost).num_rows for p in workspace.parts()["tokens"])
 
 
 @contextlib.contextmanager
@@ -317,48 +309,3 @@ def _driving(place: Place, args: argparse.Namespace) -> Iterator[Callable[[], No
         else:
             lease = leasing(place.store, args.rank, args.world_size, take_over=args.take_over)
             yield held.enter_context(lease)
-
-
-def _device(args: argparse.Namespace) -> torch.device:
-    """The workers' device: that of this machine, or what is said of a cluster."""
-    import torch
-
-    from nla_core.nla.placement import pick_place
-
-    if args.ray_address is None:
-        place = pick_place(args.device)
-        if place.is_split and args.engine == "ray":
-            raise NLAError(
-                f"--device {args.device} means nothing with --engine ray",
-                why="Ray gives each worker one GPU",
-                fix="Use --engine local; ranks on several machines share the shards",
-            )
-        return place.first
-    if args.device == "auto":
-        raise NLAError(
-            "--device auto cannot be decided for a Ray cluster",
-            why="the machines that will do the work are not this one",
-            fix="Say --device cuda or --device cpu",
-        )
-    return torch.device(args.device)
-
-
-def _engine(args: argparse.Namespace, *, gpu: bool) -> Engine:
-    if args.engine == "local":
-        for name in ("ray_address", "workers"):
-            if getattr(args, name) is not None:
-                raise NLAError(
-                    f"--{name.replace('_', '-')} means nothing here",
-                    why="it belongs to --engine ray, and this is --engine local",
-                    fix="Add --engine ray, or leave it away",
-                )
-        return LocalEngine(args.rank, args.world_size)
-    if args.world_size != 1:
-        raise NLAError(
-            f"--world-size {args.world_size} means nothing here",
-            why="with --engine ray one driver has all the workers",
-            fix="Use --workers, or --engine local",
-        )
-    from precompute.engines.ray import RayEngine
-
-    return RayEngine(args.ray_address, args.workers, gpu)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from nla_core.errors import NLAError
-from nla_core.schema import SCHEMA_VERSION, TABLES
+from nla_core.schema import SCHEMA_VERSION, TABLES, Section
 from nla_core.store.files import (
     building,
     explained,
@@ -159,6 +160,11 @@ class Workspace:
             ]
             for name in TABLES
         }
+
+    def n_unreadable(self) -> int:
+        """Tokens of the text whose vector no AV can be given. Raises NLAError as `parts` does."""
+        lost = (pc.field("norm") == 0) & (pc.field("section") == Section.CONTENT.value)
+        return sum(pq.read_table(path, filters=lost).num_rows for path in self.parts()["tokens"])
 
     def _place(self, temporary: Path, final: Path, files: Mapping[str, FileEntry]) -> None:
         """Move rows to the folder of their content; mend it if it was damaged since."""
