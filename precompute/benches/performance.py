@@ -171,9 +171,9 @@ def _publish(records: Records) -> list[str]:
             (
                 f"{one['readings']:,}",
                 f"{one['publish_rows_per_s']:,}",
-                f"{one['publish_peak_mb']:,} MB",
+                f"{one['publish_own_mb']:,} MB ({one['publish_peak_mb']:,})",
                 f"{one['derive_s']:.0f} s",
-                f"{one['derive_peak_mb']:,} MB",
+                f"{one['derive_own_mb']:,} MB ({one['derive_peak_mb']:,})",
                 f"{one['bytes_a_reading']:,} + {one['derived_bytes_a_reading']:,}",
                 f"{one['open_s']:.2f} s ({one['open_cpu_s']:.2f})",
                 f"{one['first_words_s']:.2f} s ({one['first_words_cpu_s']:.2f})",
@@ -189,10 +189,12 @@ def _publish(records: Records) -> list[str]:
             "processor time; derived are the database, the full text and the index of vectors, "
             "which `publish` makes from 50,000 readings on. Openings by the clock, and in "
             "parentheses in processor time, without imports: a page, then the first search for a "
-            f"word, and the index of vectors with its first neighbours. Exponents: {slopes}. "
-            + _ten_million(record["sizes"][-1]),
+            "word, and the index of vectors with its first neighbours. Memory is the most that a "
+            "process had of its own, and in parentheses with the pages of mapped files, which the "
+            "system takes back when others need them. "
+            f"Exponents: {slopes}. " + _ten_million(record["sizes"][-1]),
             table(
-                ("readings", "a second", "peak", "derived in", "peak", "bytes a reading")
+                ("readings", "a second", "memory", "derived in", "memory", "bytes a reading")
                 + ("page", "words", "nearest"),
                 rows,
             ),

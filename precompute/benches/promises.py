@@ -143,7 +143,7 @@ PROMISES: tuple[Promise, ...] = (
     Promise(
         "growth of the memory of publishing with readings, exponent",
         "publish-2-cores",
-        "exponents/publish_peak_mb",
+        "exponents/publish_own_mb",
         less_is_better=True,
         is_ratio=False,
     ),

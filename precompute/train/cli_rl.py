@@ -25,7 +25,7 @@ def add_steps(steps: Any) -> None:
         description="Expert iteration, the cheap alternative to GRPO. Samples several explanations "
         "of each vector, scores them by the AR and writes the best as examples: train the AV and "
         "the AR on the folder it writes. Repeat the command to go on after an interruption, or to "
-        "choose anew from the samples that are there (--keep, --margin).",
+        "choose anew from the samples that are there (--keep, --margin, --repetition, --unfound).",
     )
     _add_start(expert)
     _add_sampling(expert, group=4)
@@ -48,6 +48,12 @@ def add_steps(steps: Any) -> None:
         type=float,
         default=0.3,
         help="FVE that a text loses in the choice, times its share of repeated words (0.3)",
+    )
+    expert.add_argument(
+        "--unfound",
+        type=float,
+        default=0.2,
+        help="the same, times the share of its quotations that are not in the context (0.2)",
     )
     _add_grpo(
         steps.add_parser(
@@ -137,7 +143,7 @@ def _expert(args: argparse.Namespace) -> dict[str, Any]:
         args.data,
         args.out,
         _sampling(args),
-        Choice(args.keep, args.margin, args.repetition),
+        Choice(args.keep, args.margin, args.repetition, args.unfound),
         split=args.split,
         limit=args.limit,
         batch_size=args.batch_size,

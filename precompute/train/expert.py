@@ -20,9 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from nla_core.compare.grammar import quotes, stands_in
 from nla_core.errors import NLAError
 from nla_core.memory import fitting
 from nla_core.metrics import rawvar
@@ -48,12 +50,14 @@ class Choice:
     ``keep`` is what the AR's examples hold: the best sample a vector, or all distinct whole ones.
     The AV's are always the best. ``repetition`` is the FVE that a text loses when it is choosing,
     times the share of its words that it has said before: of texts that score alike, the one that
-    says more is kept, and an AV that stammers does not teach itself to.
+    says more is kept, and an AV that stammers does not teach itself to. ``unfound`` is what it
+    loses times the share of its quotations that do not stand in the context.
     """
 
     keep: Literal["best", "all"] = "best"
     margin: float = 0.0
     repetition: float = 0.3
+    unfound: float = 0.2
 
 
 def expert_iteration(
@@ -131,12 +135,15 @@ def _sample(
 def select(samples: pd.DataFrame, choice: Choice, denominator: float) -> pd.DataFrame:
     """The best sample a vector, in the order of vectors: closed, not empty, beyond the margin.
 
-    ``samples`` has columns row, sample, text, finish, mse_nrm. What counts is FVE less the price
-    of repetition; the mean of a group is that of its usable samples.
+    ``samples`` has columns row, sample, text, context, finish, mse_nrm. What counts is FVE less
+    the prices of repetition and of quotations that are made up; the mean of a group is that of its
+    usable samples.
     """
     usable = _usable(samples)
     said_again = usable["text"].map(repetition)
-    usable = usable.assign(cost=usable["mse_nrm"] / denominator + choice.repetition * said_again)
+    made_up = [unfound(t, c) for t, c in zip(usable["text"], usable["context"], strict=True)]
+    prices = choice.repetition * said_again + choice.unfound * np.array(made_up)
+    usable = usable.assign(cost=usable["mse_nrm"] / denominator + prices)
     usable["gain"] = usable.groupby("row")["cost"].transform("mean") - usable["cost"]
     best = usable.sort_values(["row", "cost", "sample"]).drop_duplicates("row")
     return best[best["gain"] >= choice.margin].reset_index(drop=True)
@@ -146,6 +153,16 @@ def repetition(text: str) -> float:
     """Share of a text's words that stood in it before, 0 for a text without words."""
     words = re.findall(r"\w+", text.lower())
     return 1.0 - len(set(words)) / len(words) if words else 0.0
+
+
+def unfound(text: str, context: str) -> float:
+    """Share of a text's quotations that do not stand in the context, 0 for a text without any."""
+    found = [stands_in(quote, context) for quote in quotes(text)]
+    return 1.0 - sum(found) / len(found) if found else 0.0
+
+
+def _unfound(samples: pd.DataFrame) -> float:
+    return math.fsum(map(unfound, samples["text"], samples["context"])) / max(1, len(samples))
 
 
 def _usable(samples: pd.DataFrame) -> pd.DataFrame:
@@ -160,6 +177,7 @@ def _assemble(
     choice: Choice,
 ) -> dict[str, Any]:
     denominator = rawvar(examples.hidden)
+    samples = samples.assign(context=examples.rows["context"].iloc[samples["row"]].to_list())
     usable, best = _usable(samples), select(samples, choice, denominator)
     if best.empty:
         raise NLAError(
@@ -179,6 +197,8 @@ def _assemble(
         "duplicates_in_groups": 1.0 - len(distinct) / max(1, len(usable)),
         "fve_samples": 1.0 - float(samples["mse_nrm"].mean()) / denominator,
         "fve_best": 1.0 - float(best["mse_nrm"].mean()) / denominator,
+        "unfound_samples": _unfound(usable),
+        "unfound_best": _unfound(best),
         "rawvar": denominator,
         "kept_av": len(best),
         "kept_ar": len(distinct) if choice.keep == "all" else len(best),

@@ -16,7 +16,8 @@ def test_each_size_is_published_opened_and_measured(tmp_path: Path) -> None:
     result = bench_publish(tmp_path / "source", (200, 800), tmp_path)
     assert all(one["readings"] >= n for one, n in zip(result["sizes"], (200, 800), strict=True))
     for one in result["sizes"]:
-        assert one["publish_peak_mb"] > 20
+        assert 20 < one["publish_own_mb"] <= one["publish_peak_mb"]
+        assert 20 < one["derive_own_mb"] <= one["derive_peak_mb"]
         assert one["publish_rows_per_s"] > 0
         assert one["bytes_a_reading"] > 2 * 16
         assert one["derived_bytes_a_reading"] > 0

@@ -12,7 +12,7 @@ import torch
 
 from precompute.cli import main
 from precompute.train.examples import Examples
-from precompute.train.expert import Choice, repetition, select
+from precompute.train.expert import Choice, repetition, select, unfound
 
 pytestmark = pytest.mark.unit
 
@@ -123,7 +123,7 @@ def test_cut_and_empty_texts_and_small_gains_are_left_out() -> None:
             (2, 0, "e", "cut", 0.2),
         ],
         columns=["row", "sample", "text", "finish", "mse_nrm"],
-    )
+    ).assign(context="")
     assert select(table, Choice(repetition=0), 0.5)["text"].tolist() == ["b", "d"]
     # Gains over the group's mean, in FVE: 0.1 / 0.5 = 0.2 and 0.01 / 0.5 = 0.02.
     assert select(table, Choice(margin=0.1, repetition=0), 0.5)["text"].tolist() == ["b"]
@@ -135,7 +135,19 @@ def test_of_texts_that_score_alike_the_one_that_says_more_is_kept() -> None:
     table = pd.DataFrame(
         [(0, 0, "rain / rain", "closed", 0.30), (0, 1, "rain / snow", "closed", 0.32)],
         columns=["row", "sample", "text", "finish", "mse_nrm"],
-    )
+    ).assign(context="")
     # The repeated word costs 0.3 * 1/2 of FVE; the better vector is worth 0.02 / 0.5.
     assert select(table, Choice(repetition=0.3), 0.5)["text"].tolist() == ["rain / snow"]
     assert select(table, Choice(repetition=0.0), 0.5)["text"].tolist() == ["rain / rain"]
+
+
+def test_of_texts_that_score_alike_the_one_that_quotes_what_is_there_is_kept() -> None:
+    assert unfound("At rest. No quotation.", "rest") == 0.0
+    assert unfound('At "The rain" and "a sun". Next: "sun" / snow.', "after the rain") == 0.5
+    table = pd.DataFrame(
+        [(0, 0, 'At "a sun".', "closed", 0.30), (0, 1, 'At "the rain".', "closed", 0.35)],
+        columns=["row", "sample", "text", "finish", "mse_nrm"],
+    ).assign(context="after the rain")
+    # The made-up quotation costs 0.2 of FVE; the better vector is worth 0.05 / 0.5.
+    assert select(table, Choice(unfound=0.2), 0.5)["text"].tolist() == ['At "the rain".']
+    assert select(table, Choice(unfound=0.0), 0.5)["text"].tolist() == ['At "a sun".']
