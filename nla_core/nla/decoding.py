@@ -137,7 +137,7 @@ def _on_its_way(tokens: Tensor) -> Callable[[], list[int]]:
 def _pick(logits: Tensor, temperature: float, uniform: Sequence[float]) -> Tensor:
     """Greedy at temperature 0; else inverse-CDF sampling with one uniform number a row."""
     if temperature <= 0:
-        return logits.argmax(-1)
+        return logits.max(-1).indices  # the first of equal ones; on a CPU, argmax takes thrice
     cumulative = torch.softmax(logits.float() / temperature, -1).cumsum(-1)
     numbers = torch.tensor(uniform, dtype=torch.float32).to(logits.device, non_blocking=True)
     picked = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from nla_core.nla.devices import cpu_has_bf16
+
 
 class PackedLinear(nn.Module):
-    """``nn.Linear`` of a frozen float32 weight; ``weight`` keeps its shape and holds no numbers."""
+    """``nn.Linear`` of a frozen weight; ``weight`` keeps its shape and holds no numbers."""
 
     def __init__(self, plain: nn.Linear) -> None:
         super().__init__()
@@ -38,9 +40,9 @@ class PackedLinear(nn.Module):
 def pack_products(model: Any) -> Any:
     """Pack all linear layers of a frozen model in place, where this machine gains by it.
 
-    That is on an x86 CPU in float32. Returns the model.
+    That is on an x86 CPU, in float32 and in what else it multiplies natively. Returns the model.
     """
-    if can_pack() and model.device.type == "cpu" and model.dtype == torch.float32:
+    if model.device.type == "cpu" and can_pack(model.dtype):
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 hooked = hasattr(child, "_hf_hook")  # by accelerate, which puts weights elsewhere
@@ -49,10 +51,12 @@ def pack_products(model: Any) -> Any:
     return model
 
 
-def can_pack() -> bool:
-    """True where torch has oneDNN's products for this processor."""
+def can_pack(dtype: torch.dtype = torch.float32) -> bool:
+    """True where torch has oneDNN's products of this format for this processor."""
+    native = dtype == torch.float32 or (dtype == torch.bfloat16 and cpu_has_bf16())
     return (
-        platform.machine().lower() in ("x86_64", "amd64")
+        native
+        and platform.machine().lower() in ("x86_64", "amd64")
         and torch.backends.mkldnn.is_available()
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )

@@ -38,8 +38,22 @@ def test_a_packed_model_predicts_the_same_and_keeps_its_shapes(family: str) -> N
     assert {name: found[name] for name in shapes} == shapes
 
 
-def test_what_learns_and_what_is_not_float32_stays_as_it_is() -> None:
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="no bfloat16 on this processor")
+@pytest.mark.parametrize("rows", [1, 7, 64, 300])
+def test_bfloat16_is_as_close_to_the_exact_states_packed_as_plain(rows: int) -> None:
+    plain = nn.Linear(48, 80).requires_grad_(False)
+    half = copy.deepcopy(plain).to(torch.bfloat16)
+    states = torch.randn(rows, 48, generator=torch.Generator().manual_seed(rows)).bfloat16()
+    exact = nn.functional.linear(states.float(), half.weight.float(), half.bias.float())
+    torch.testing.assert_close(PackedLinear(half)(states).float(), exact, rtol=1e-2, atol=1e-2)
+
+
+def test_what_learns_and_what_the_processor_cannot_multiply_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nla_core.nla.products.cpu_has_bf16", lambda: False)
     learns = tiny_model("llama").requires_grad_(True)
     half = tiny_model("llama").requires_grad_(False).to(torch.bfloat16)
-    for model in (learns, half):
+    halves = tiny_model("llama").requires_grad_(False).to(torch.float16)
+    for model in (learns, half, halves):
         assert not any(isinstance(m, PackedLinear) for m in pack_products(model).modules())
