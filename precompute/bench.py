@@ -16,6 +16,7 @@ HELP = (
     "batch. roofline: the machine's matrix peak and memory bandwidth, and what every stage of a "
     "reading reaches of its floor; ar and extract do it for that stage alone. corpus: "
     "seconds per 1,000 readings of `run`, where they go, and whether they grow with the corpus. "
+    "precision: what a number format costs in FVE, beside float32. "
     "plan: hold `plan` against what then happens, on three corpora. search: make a "
     "large synthetic dataset from a real one and measure search over it. app: open sessions with "
     "the app and time its answers. run: how long a visitor waits for the first and for all "
@@ -46,6 +47,7 @@ WHAT = {
     "ar": "precompute.benches.roofline",
     "extract": "precompute.benches.roofline",
     "corpus": "precompute.benches.corpus",
+    "precision": "precompute.benches.precision",
     "plan": "precompute.benches.plan",
 }
 
@@ -53,11 +55,11 @@ WHAT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
     explain = parser.add_argument_group(
-        "explain, roofline, ar, extract, corpus, plan, run, engines and train"
+        "explain, roofline, ar, extract, precision, corpus, plan, run, engines and train"
     )
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
     explain.add_argument(
-        "--vectors", type=int, default=64, help="of explain, roofline and ar (default: 64)"
+        "--vectors", type=int, default=64, help="of explain, roofline, ar, precision (64)"
     )
     explain.add_argument("--explanation-tokens", type=int, default=60)
     explain.add_argument("--device", default="auto")

@@ -51,7 +51,9 @@ def _promises(records: Records) -> str:
             continue
         met = promise.is_met(value)
         verdict = "" if met is None else "yes" if met else "**no**"
-        rows.append((promise.what, f"{value:.2f}{promise.unit}", _wanted(promise), verdict))
+        rows.append(
+            (promise.what, f"{value:.{promise.digits}f}{promise.unit}", _wanted(promise), verdict)
+        )
     missing = not any(name.endswith("-cuda") for name in records)
     return table(("figure", "measured", "target", "met"), rows) + (
         "\nNo CUDA GPU has been measured: `python scripts/bench.py --device cuda` adds its rows.\n"
@@ -136,6 +138,50 @@ def _corpus(records: Records) -> list[str]:
                     *record["sizes"][0]["parts_cpu_s"],
                 ),
                 rows,
+            ),
+        ]
+    return found
+
+
+def _precision(records: Records) -> list[str]:
+    found: list[str] = []
+    for record in _each(records, "precision-"):
+
+        def of(name: str, record: Mapping[str, Any] = record) -> str:
+            ends = record[f"{name}_ci"]
+            return f"{record[name]:+.4f} ({ends['low']:+.4f} to {ends['high']:+.4f})"
+
+        n, seconds = record["n"], record["cpu_seconds"]
+        found += [
+            f"## What a number format costs, {record['device']}",
+            f"{_conditions(record)} {n:,} positions of {record['documents']} prompts, greedy texts "
+            f"of at most {record['max_new_tokens']} tokens; both against the vectors of float32. "
+            "In parentheses the 95 % interval over prompts. It "
+            + ("lies" if record["shown"] else "does not lie")
+            + f" within {record['within']:g} of zero.",
+            table(
+                ("figure", "float32", record["dtype"], "difference"),
+                [
+                    (
+                        "FVE of target, AV and AR",
+                        f"{record['fve_float32']:.4f}",
+                        f"{record['fve']:.4f}",
+                        of("difference"),
+                    ),
+                    ("FVE of the same texts, AR alone", "", "", of("ar_difference")),
+                    ("texts that are the same", "", f"{record['same_texts'] / n:.0%}", ""),
+                    (
+                        "`mse_nrm` of the target's vectors",
+                        "",
+                        f"{record['target_mse_nrm']:.1e}",
+                        "",
+                    ),
+                    (
+                        "s of processor time per 1,000",
+                        *(f"{1000 * seconds[lane] / n:.0f}" for lane in ("float32", "fast")),
+                        "",
+                    ),
+                ],
             ),
         ]
     return found
@@ -240,4 +286,4 @@ def _vectors(records: Records) -> list[str]:
     return found
 
 
-SECTIONS = (_roofline, _corpus, _plan, _publish, _vectors)
+SECTIONS = (_roofline, _corpus, _precision, _plan, _publish, _vectors)

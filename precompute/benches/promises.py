@@ -26,6 +26,7 @@ class Promise:
     less_is_better: bool = False
     unit: str = ""
     is_ratio: bool = True
+    digits: int = 2
 
     def of(self, records: Records) -> float | None:
         """The figure; None where it was not measured."""
@@ -77,6 +78,15 @@ def _of_device(device: str) -> list[Promise]:
                 ("ar", "AR scoring", 0.7),
                 ("reading", "AV and AR of a reading", None),
             )
+        ),
+        Promise(
+            f"FVE lost in bfloat16 beside float32{where}",
+            f"precision-{device}",
+            "lost",
+            0.005,
+            less_is_better=True,
+            is_ratio=False,
+            digits=4,
         ),
         Promise(
             f"growth of `run` with readings, exponent{where}",

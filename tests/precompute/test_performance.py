@@ -12,14 +12,15 @@ import torch
 
 from nla_core.errors import NLAError
 from nla_core.nla.lengths import by_length
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair
-from precompute.benches import roofline
+from nla_core.nla.pair import LoadedPair, Reference, find_pair, load_pair
+from precompute.benches import precision, roofline
 from precompute.benches.corpus import exponent
 from precompute.benches.explain import bench_explain
 from precompute.benches.performance import NOTES, read, render
 from precompute.benches.promises import regressions
 from precompute.benches.reading import STAGES, Material, Work
 from precompute.benches.shapes import random_model
+from precompute.corpus import read_corpus
 from precompute.cost import chosen
 from precompute.gpus import gpu
 from precompute.prediction import Sample, Size, estimate, extent, predict
@@ -87,6 +88,39 @@ def test_explaining_is_held_against_both_ways_to_generate(loaded: LoadedPair) ->
     assert found["ratio_one_by_one"] > 0
     assert found["ratio_batched"] > 0
     assert loaded.verbalizer.model.config._attn_implementation == attention
+
+
+def test_a_number_format_is_held_against_float32(tmp_path: Path) -> None:
+    pair = find_pair(tiny_pair(tmp_path))
+    prompts = read_corpus(sorted(precision.PROMPTS.glob("facts.jsonl"))).prompts[:3]
+    found = precision.measure(pair, prompts, "cpu", "bfloat16", 8, 5)
+    same = precision.measure(pair, prompts, "cpu", "float32", 8, 5)
+    assert found["n"] == 8
+    assert found["documents"] == 3
+    assert 0 < found["target_mse_nrm"] < 1e-3
+    assert found["difference"] == pytest.approx(found["fve"] - found["fve_float32"], abs=1e-4)
+    assert found["difference_ci"]["low"] <= found["difference"] <= found["difference_ci"]["high"]
+    assert 0 < abs(found["ar_difference"]) < 0.1
+    assert (same["difference"], same["same_texts"], same["shown"]) == (0.0, 8, True)
+    with pytest.raises(NLAError, match="do not suffice for 100000 vectors"):
+        precision.measure(pair, prompts, "cpu", "bfloat16", 100_000, 5)
+
+
+def test_a_difference_is_judged_by_its_interval_over_prompts() -> None:
+    """Two of four prompts lose, two gain: nothing on average, and nothing shown."""
+    draw = torch.Generator().manual_seed(1)
+    hidden = torch.randn(40, D_MODEL, generator=draw)
+    places = [precision.Place(i // 10, i) for i in range(40)]
+    near, far = (hidden + c * torch.randn(40, D_MODEL, generator=draw) for c in (0.2, 0.6))
+    swapped = (torch.arange(40) < 20)[:, None]
+    exact = precision.Lane(hidden, ["a"] * 40, torch.where(swapped, near, far), 1.0)
+    fast = precision.Lane(hidden, ["a"] * 40, torch.where(swapped, far, near), 1.0)
+    reference = Reference(1.0, torch.zeros(D_MODEL), torch.zeros(101), 40)
+    found = precision.compare(exact, fast, exact.rebuilt, places, reference)
+    assert abs(found["difference"]) < 0.1
+    assert found["difference_ci"]["low"] < -0.1 < 0.1 < found["difference_ci"]["high"]
+    assert not found["shown"]
+    assert found["ar_difference"] == 0.0
 
 
 def test_random_models_have_the_shape_that_was_asked_for() -> None:
