@@ -15,6 +15,7 @@ from nla_core.store.manifest import VERSION_FORM
 from nla_core.store.remote import Store, is_url
 from nla_core.store.transfer import fetch
 from precompute.output import write_result
+from precompute.publish import derive_large
 
 HELP = (
     "Fetch a published dataset from an object store into a folder and check every hash. Nothing is "
@@ -43,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
             fix="Leave --version out to get the current one",
         )
     version = fetch(Store(args.url.rstrip("/")), args.folder, version=args.version, say=print)
+    derive_large(args.folder, version, say=print)  # a store has what was published, no more
     print(f"{args.folder / version} is whole. Open it: NLA_DATA={args.folder} make app")
     write_result(args, {"url": args.url, "out": str(args.folder), "version": version})
     return EXIT_OK

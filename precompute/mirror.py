@@ -130,7 +130,14 @@ def find_workspace(out: Path, config_hash: str | None, store: Store | None) -> W
     """As `Workspace.find`; what runs the store has is asked of the store."""
     if store is None:
         return Workspace.find(out, config_hash)
-    for name in store.names(WORK):
+    names = store.names(WORK)
+    if not names and not any((out / WORK).glob(f"*/{CONFIG}")):
+        raise NLAError(
+            f"There is no run in {store.url}",
+            why=f"it holds nothing under {WORK}/, where `run` writes finished shards",
+            fix="Check the URL, or start a run there: `python -m precompute run --out URL`",
+        )
+    for name in names:
         parts = name.split("/")
         if len(parts) == 3 and parts[2] == CONFIG and _CONFIG_HASH.fullmatch(parts[1]):
             local = out / WORK / parts[1] / CONFIG

@@ -90,23 +90,30 @@ def publish_workspace(
         git_commit=git_commit(),
     )
     say(f"Published {out / version}")
-    if read_manifest(out / version).counts["readings"] >= DERIVE_FROM:
-        derive(out, version, say=say)
+    derive_large(out, version, say=say)
     if store is not None:
         push(out, version, store, say=say)
     return version
+
+
+def derive_large(out: Path, version: str, *, say: Callable[[str], None]) -> None:
+    """`derive` where the first visitor would wait too long otherwise."""
+    if read_manifest(out / version).counts["readings"] >= DERIVE_FROM:
+        derive(out, version, say=say)
 
 
 def derive(out: Path, version: str, *, say: Callable[[str], None] = lambda _: None) -> None:
     """Build the files beside a version that the app opens: database, full text, index of vectors.
 
     The app builds what is missing, too, but of ten million readings that takes an hour, and
-    nobody should wait for it in front of a page. Raises NLAError for a disk that refuses.
+    nobody should wait for it in front of a page. An index that could not be built is told: the
+    app then compares all vectors. Raises NLAError for a disk that refuses the others.
     """
     say("Building the database, the full text and the index of vectors")
     dataset = Dataset.open(out, version)
     fts.FullText(dataset).close()
-    vectors.open_index(dataset)
+    if note := vectors.open_index(dataset).note:
+        say(note)
 
 
 def git_commit() -> str | None:

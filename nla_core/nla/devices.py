@@ -27,7 +27,7 @@ def pick_device(name: str = "auto") -> torch.device:
         )
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    device = named(name)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise NLAError(
             f"Device '{name}' is not available",
@@ -35,6 +35,18 @@ def pick_device(name: str = "auto") -> torch.device:
             fix="Use --device cpu, or install a CUDA build of torch",
         )
     return device
+
+
+def named(name: str) -> torch.device:
+    """The device of that name, which need not be on this machine. Raises NLAError for no name."""
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise NLAError(
+            f"'{name}' names no device",
+            why="Known to torch are names such as cpu, cuda and cuda:1",
+            fix="Use --device cpu or --device cuda",
+        ) from error
 
 
 def pick_dtype(device: torch.device, name: str = "auto") -> torch.dtype:

@@ -188,22 +188,26 @@ def load_pair(
 
     ``device`` is named as in `pick_place`: ``split`` spreads each model over all CUDA devices.
     """
-    where = device if isinstance(device, Placement) else pick_place(device)
-    kind = pick_dtype(where.first, dtype)
+
+    def place() -> Placement:
+        """Asked for anew by each model: those before it have taken of what was free."""
+        return device if isinstance(device, Placement) else pick_place(device)
+
+    kind = pick_dtype(place().first, dtype)
     base = resolve_target(pair, progress)
     progress("Loading the target")
     tokenizer = load_tokenizer(base.folder)
-    target = Target(load_causal_lm(base.folder, dtype=kind, device=where), tokenizer, pair.layer)
+    target = Target(load_causal_lm(base.folder, dtype=kind, device=place()), tokenizer, pair.layer)
     if target.parts.d_model != pair.d_model:
         raise pair.av.refuse(
             "d_model", pair.d_model, target.parts.d_model, "Use the target that the pair explains"
         )
     progress("Loading the verbalizer")
-    av = pack_products(load_half(pair.av_dir, base.folder, dtype=kind, device=where))
+    av = pack_products(load_half(pair.av_dir, base.folder, dtype=kind, device=place()))
     verbalizer = LocalVerbalizer(av, tokenizer, pair.av)
     progress("Loading the reconstructor")
     reconstructor = load_reconstructor(
-        pair.ar_dir, pair.ar, base.folder, tokenizer, dtype=kind, device=where
+        pair.ar_dir, pair.ar, base.folder, tokenizer, dtype=kind, device=place()
     )
     return LoadedPair(pair, target, verbalizer, reconstructor, tokenizer)
 

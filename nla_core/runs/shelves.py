@@ -66,7 +66,8 @@ class Shelves:
     ) -> Iterator[Explainer]:
         """The models of that pair, loaded if they are not (seconds to minutes).
 
-        They may be in use by others, who notice nothing. Raises NLAError where there is no such
+        They may be in use by others, who notice nothing; while the queue is at work, whoever else
+        uses them computes with one core. Raises NLAError where there is no such
         pair, or it cannot be loaded; see `nla_core.runs.shelf.Shelf.using`.
         """
         key = self._key(name)
@@ -78,6 +79,9 @@ class Shelves:
                     explainer = held.enter_context(shelf.using(key, name, progress))
                 except Cancelled:  # it was replaced meanwhile
                     continue
+            from nla_core.nla.threads import spare_cores
+
+            spare_cores()
             try:
                 yield explainer
             finally:

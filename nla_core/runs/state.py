@@ -156,13 +156,14 @@ class Run:
         self.units[index] = units
         self.events.append(Event("tokens", index))
         known = {*self.readings, *self.failures, *self.pending, *self.leased}
+        unreadable = said.unreadable
         for unit in units:
             if unit in known:
                 continue
             if self._is_beyond(unit):
                 count = len(said.tokens)
                 self.add_failure(unit, f"The answer ended before it: there are {count} tokens.")
-            elif unit.position in said.unreadable:
+            elif unit.position in unreadable:
                 self.add_failure(unit, UNREADABLE)
             else:
                 self.pending.append(unit)
@@ -209,7 +210,8 @@ class Run:
         A prompt with a vector that could not be read is given to the target once more.
         """
         prompts, units = self.forgivable()
-        lost = {unit.prompt for unit in units if unit.position in self.said[unit.prompt].unreadable}
+        unreadable = {i: self.said[i].unreadable for i in {unit.prompt for unit in units}}
+        lost = {unit.prompt for unit in units if unit.position in unreadable[unit.prompt]}
         self.untranscribed.extend([*prompts, *sorted(lost)])
         self.pending.extend(unit for unit in units if unit.prompt not in lost)
         self.events += [Event("retry", prompt) for prompt in prompts]

@@ -53,7 +53,6 @@ class Worker(threading.Thread):
             CPU_BATCH if shelf.device in ("auto", "cpu") else DEVICE_BATCH
         )
         self._retired = threading.Event()
-        self._has_cores = False
         self._pair: PairKey | None = None
         self._pair_since = 0.0
         self._warm: set[PairKey] = set()
@@ -142,7 +141,10 @@ class Worker(threading.Thread):
         with ExitStack() as held:
             try:
                 explainer = held.enter_context(self.shelf.using(key, name, beat))
-                self._take_cores()
+                if self._computes_here():
+                    from nla_core.nla.threads import the_cores
+
+                    held.enter_context(the_cores())
                 if not was_there:
                     took = self.shelf.state(key).load_s
                     self.history.learn(key, self.shelf.device, Kind.LOAD, 1, took)
@@ -155,16 +157,13 @@ class Worker(threading.Thread):
                     self.lease.beat = time.monotonic()
             yield explainer
 
-    def _take_cores(self) -> None:
-        """Once, where this thread and not a GPU or another machine does the arithmetic."""
-        if self._has_cores or not isinstance(self.shelf, Shelf):
-            return
+    def _computes_here(self) -> bool:
+        """Whether this thread, and not a GPU or another machine, does the arithmetic."""
+        if not isinstance(self.shelf, Shelf):
+            return False
         from nla_core.nla.placement import pick_place
-        from nla_core.nla.threads import take_the_cores
 
-        if pick_place(self.shelf.device).first.type == "cpu":
-            take_the_cores()
-        self._has_cores = True
+        return pick_place(self.shelf.device).first.type == "cpu"
 
     def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
         """A first guess of the pace, right after loading."""

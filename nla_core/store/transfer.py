@@ -9,19 +9,21 @@ of datasets is its own cache, and asking again costs one small object.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from nla_core.errors import NLAError
 from nla_core.store.files import building, explained, rename_into_place, write_atomic
 from nla_core.store.manifest import (
     CURRENT,
     MANIFEST,
+    PARQUET,
     Manifest,
     checked_version,
     file_problems,
     read_manifest,
 )
 from nla_core.store.remote import Store
+from nla_core.store.vector_shards import names_in
 
 Say = Callable[[str], None]
 
@@ -56,12 +58,20 @@ def fetch(store: Store, root: Path, *, version: str | None = None, say: Say) -> 
     final = root / version
     with explained(root):
         root.mkdir(parents=True, exist_ok=True)
-        if final.is_dir() and not file_problems(final, read_manifest(final), hashes=False):
+        if _is_whole(final):
             say(f"{final} is there already")
         else:
             _fetch_version(store, version, final, say)
         write_atomic(root / CURRENT, version + "\n")
     return version
+
+
+def _is_whole(final: Path) -> bool:
+    """Whether the version is there; what is damaged is fetched again, its manifest included."""
+    try:
+        return final.is_dir() and not file_problems(final, read_manifest(final), hashes=False)
+    except NLAError:
+        return False
 
 
 def _fetch_version(store: Store, version: str, final: Path, say: Say) -> None:
@@ -94,19 +104,23 @@ def _fetch_version(store: Store, version: str, final: Path, say: Say) -> None:
 
 def _mend(directory: Path, final: Path, scratch: Path) -> None:
     """Something has the name already: another fetch was first, or what is there is damaged."""
-    if file_problems(final, read_manifest(directory), hashes=True):
+    if not _is_whole(final) or file_problems(final, read_manifest(directory), hashes=True):
         final.rename(scratch / "damaged")
         rename_into_place(directory, final)
 
 
 def _plain_names(manifest: Manifest, store: Store) -> list[str]:
-    """The files of a manifest from elsewhere. NLAError if one would land outside its folder."""
+    """The files of a manifest from elsewhere: tables and vectors, which hashes vouch for.
+
+    NLAError for any other: it might land outside its folder, or be a database or an index that
+    the app would open instead of deriving its own.
+    """
     names = sorted(manifest.files)
-    strange = [n for n in names if PurePosixPath(n).is_absolute() or {"..", ""} & {*n.split("/")}]
-    if strange or any("\\" in name for name in names):
+    known = {*PARQUET.values(), *names_in(names)}
+    if strange := [name for name in names if name not in known]:
         raise NLAError(
             f"The manifest in {store.url} is none of ours",
-            why=f"it names the file {(strange or names)[0]!r}",
+            why=f"it names the file {strange[0]!r}",
             fix="Fetch a dataset that `python -m precompute run` has published",
         )
     return names

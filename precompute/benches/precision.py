@@ -135,7 +135,7 @@ def compare(
         "fve_float32": fve_of(errors["exact"], reference.rawvar),
         "fve": fve_of(errors["fast"], reference.rawvar),
         "difference": all_of_it,
-        "lost": -all_of_it,
+        "lost_at_most": -ends["low"],
         "difference_ci": ends,
         "ar_difference": ar,
         "ar_difference_ci": ar_ends,

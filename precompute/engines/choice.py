@@ -10,6 +10,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from nla_core.errors import NLAError
+from nla_core.nla.devices import SPLIT
 from precompute.engines.base import Engine
 from precompute.engines.local import LocalEngine
 
@@ -18,31 +19,35 @@ if TYPE_CHECKING:
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
-    """The workers' device: that of this machine, or what is said of a cluster. Raises NLAError."""
-    import torch
+    """The workers' device: that of this machine, or what is said of a cluster.
 
+    Raises NLAError for a device that is not there, and for flags that belong to the other engine.
+    """
+    _check_flags(args)
+    from nla_core.nla.devices import named
     from nla_core.nla.placement import pick_place
 
     if args.ray_address is None:
-        place = pick_place(args.device)
-        if place.is_split and args.engine == "ray":
-            raise NLAError(
-                f"--device {args.device} means nothing with --engine ray",
-                why="Ray gives each worker one GPU",
-                fix="Use --engine local; ranks on several machines share the shards",
-            )
-        return place.first
+        return pick_place(args.device).first
     if args.device == "auto":
         raise NLAError(
             "--device auto cannot be decided for a Ray cluster",
             why="the machines that will do the work are not this one",
             fix="Say --device cuda or --device cpu",
         )
-    return torch.device(args.device)
+    return named(args.device)
 
 
 def engine_of(args: argparse.Namespace, *, gpu: bool) -> Engine:
-    """Raises NLAError for flags that belong to the other engine."""
+    """Whose workers compute on what `device_of` said, ``gpu`` or not."""
+    if args.engine == "local":
+        return LocalEngine(args.rank, args.world_size)
+    from precompute.engines.ray import RayEngine
+
+    return RayEngine(args.ray_address, args.workers, gpu)
+
+
+def _check_flags(args: argparse.Namespace) -> None:
     if args.engine == "local":
         for name in ("ray_address", "workers"):
             if getattr(args, name) is not None:
@@ -51,13 +56,16 @@ def engine_of(args: argparse.Namespace, *, gpu: bool) -> Engine:
                     why="it belongs to --engine ray, and this is --engine local",
                     fix="Add --engine ray, or leave it away",
                 )
-        return LocalEngine(args.rank, args.world_size)
+        return
+    if args.device.startswith(SPLIT):
+        raise NLAError(
+            f"--device {args.device} means nothing with --engine ray",
+            why="Ray gives each worker one GPU",
+            fix="Use --engine local; ranks on several machines share the shards",
+        )
     if args.world_size != 1:
         raise NLAError(
             f"--world-size {args.world_size} means nothing here",
             why="with --engine ray one driver has all the workers",
             fix="Use --workers, or --engine local",
         )
-    from precompute.engines.ray import RayEngine
-
-    return RayEngine(args.ray_address, args.workers, gpu)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nla_core.errors import NLAError
+from nla_core.nla.checkpoints import load_causal_lm
 from nla_core.nla.devices import pick_device
 from nla_core.nla.families import parts_of
 from nla_core.nla.pair import LoadedPair, find_pair, load_pair
@@ -130,6 +131,25 @@ def test_weights_leave_room_on_every_device() -> None:
     assert place.budget == {0: 60 - 100 * ROOM_SHARE, 1: 40 - 100 * ROOM_SHARE, "cpu": 7}
     assert pick_place("split:1/1").budget == {1: 40 - 100 * ROOM_SHARE, "cpu": 7}
     assert pick_place("split:1").first == torch.device("cuda", 1)
+
+
+def test_each_model_is_given_what_those_before_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = iter(range(100, 0, -10))
+    given = []
+
+    def place(_: str) -> Placement:
+        return Placement(CPU, {"cpu": 10_000_000 + next(left), "disk": 10**9}, tmp_path)
+
+    def load(*args: Any, device: Placement, **kwargs: Any) -> Any:
+        given.append(device.budget["cpu"] - 10_000_000)
+        return load_causal_lm(*args, device=CPU, **kwargs)
+
+    monkeypatch.setattr("nla_core.nla.pair.pick_place", place)
+    monkeypatch.setattr("nla_core.nla.pair.load_causal_lm", load)
+    load_pair(find_pair(tiny_pair(tmp_path / "pair")), device="split", dtype="float32")
+    assert given[0] > given[1] > given[2]
 
 
 @pytest.mark.usefixtures("two_gpus")

@@ -5,31 +5,88 @@ from __future__ import annotations
 import subprocess
 import sys
 
-SCRIPT = """
+import pytest
+
+BEGIN = """
 import threading
 import torch
-from nla_core.nla.threads import take_the_cores
+from nla_core.nla.threads import spare_cores, the_cores
 
 torch.set_num_threads(3)
-seen = {}
+seen = []
+
+def see(name):
+    seen.append(f"{name} {torch.get_num_threads()}")
+
+def in_a_thread(work, *args):
+    thread = threading.Thread(target=work, args=args)
+    thread.start()
+    thread.join()
+"""
+CASES = {
+    "the others have one": (
+        """
+def worker():
+    with the_cores():
+        see("worker")
+        in_a_thread(see, "later")
+        see("still")
+
+in_a_thread(worker)
+""",
+        ["worker 3", "later 1", "still 3"],
+    ),
+    "a worker that takes another's place has them, too": (
+        """
+def worker(name):
+    with the_cores():
+        see(name)
+
+in_a_thread(worker, "first")
+in_a_thread(worker, "second")
+""",
+        ["first 3", "second 3"],
+    ),
+    "what is spare is there between two pieces of work": (
+        """
+def experiment(name):
+    spare_cores()
+    see(name)
 
 def worker():
-    take_the_cores()
-    seen["worker"] = torch.get_num_threads()
-    later = threading.Thread(target=lambda: seen.update(later=torch.get_num_threads()))
-    later.start()
-    later.join()
-    seen["still"] = torch.get_num_threads()
+    with the_cores():
+        in_a_thread(experiment, "beside")
+    in_a_thread(experiment, "between")
+    in_a_thread(see, "query")
+    with the_cores():
+        see("worker")
 
-thread = threading.Thread(target=worker)
-thread.start()
-thread.join()
-print(seen["worker"], seen["later"], seen["still"])
-"""
+in_a_thread(worker)
+""",
+        ["beside 1", "between 3", "query 1", "worker 3"],
+    ),
+    "they are given back where the work fails": (
+        """
+def worker():
+    try:
+        with the_cores():
+            raise ValueError
+    except ValueError:
+        spare_cores()
+        see("after")
+
+in_a_thread(worker)
+""",
+        ["after 3"],
+    ),
+}
 
 
-def test_one_thread_keeps_the_cores_and_later_ones_have_one() -> None:
+@pytest.mark.parametrize("case", CASES)
+def test_threads(case: str) -> None:
+    script, expected = CASES[case]
+    script = f"{BEGIN}{script}print('\\n'.join(seen))"
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
     )
-    assert done.stdout.split() == ["3", "1", "3"]
+    assert done.stdout.splitlines() == expected

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from nla_core.errors import NLAError
+from precompute.engines import choice
 from precompute.engines.base import Engine, Worker
 from precompute.engines.local import LocalEngine
 from precompute.plan import Plan, Shard
@@ -56,3 +58,26 @@ def test_workers_begin_with_their_own_shards_and_finish_all(plan: Plan) -> None:
 def test_ranks_out_of_range_are_refused(rank: int, size: int) -> None:
     with pytest.raises(NLAError, match=f"rank {rank} does not exist"):
         LocalEngine(rank, size)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"engine": "ray", "device": "split"}, "--device split means nothing"),
+        ({"engine": "ray", "device": "split", "ray_address": "10.0.0.2:6379"}, "--device split"),
+        ({"engine": "ray", "world_size": 2}, "--world-size 2 means nothing"),
+        ({"ray_address": "10.0.0.2:6379"}, "--ray-address means nothing"),
+        ({"workers": 2}, "--workers means nothing"),
+        ({"engine": "ray", "ray_address": "auto", "device": "auto"}, "--device auto cannot be"),
+        ({"engine": "ray", "ray_address": "auto", "device": "gpu"}, "'gpu' names no device"),
+        ({"device": "gpu"}, "'gpu' names no device"),
+    ],
+)
+def test_flags_that_mean_nothing_are_refused(flags: dict[str, object], said: str) -> None:
+    args = Namespace(
+        **{"engine": "local", "device": "auto", "ray_address": None, "workers": None}
+        | {"rank": 0, "world_size": 1}
+        | flags
+    )
+    with pytest.raises(NLAError, match=said):
+        choice.device_of(args)

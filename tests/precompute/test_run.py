@@ -9,6 +9,7 @@ import pytest
 
 from nla_core.errors import NLAError
 from nla_core.schema import TABLES, Status
+from nla_core.store import vectors
 from nla_core.store.dataset import Dataset
 from nla_core.store.integrity import problems
 from nla_core.store.manifest import CURRENT
@@ -169,6 +170,17 @@ def test_everything_that_can_change_a_row_is_in_the_hash(corpus_file: Path) -> N
 def test_settings_out_of_range(corpus_file: Path, values: dict[str, int], said: str) -> None:
     with pytest.raises(NLAError, match=said):
         fake_plan(read_corpus([corpus_file]), **values)
+
+
+def test_an_index_that_cannot_be_built_is_told(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = run_fake(plan, tmp_path)
+    monkeypatch.setattr(vectors.open_index, "__defaults__", (1,))  # large from the first reading
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    said: list[str] = []
+    publish_verb.derive(tmp_path, version, say=said.append)
+    assert "faiss is not installed" in said[-1]
 
 
 def test_publish_refuses_an_unfinished_run(plan: Plan, tmp_path: Path) -> None:

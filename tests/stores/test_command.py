@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from nla_core.store.manifest import DATABASE
 from nla_core.store.remote import Store
 from precompute.cli import main
 from precompute.workspace import RECEIPT
@@ -100,6 +101,20 @@ def test_a_file_url_is_a_folder(
     assert fetched(url, tmp_path / "fetched") == rows(whole)
     assert main([*command, "--out", url, "--local", str(tmp_path)]) == 2
     assert "--local" in capsys.readouterr().err
+
+
+def test_a_large_dataset_is_derived_where_it_is_fetched(
+    command: list[str],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    url, small, large = f"file://{tmp_path}/out", tmp_path / "small", tmp_path / "large"
+    assert main([*command, "--out", url]) == 0
+    assert main(["fetch", url, str(small)]) == 0
+    monkeypatch.setattr("precompute.publish.DERIVE_FROM", 1)
+    assert main(["fetch", url, str(large)]) == 0
+    assert not list(small.glob(f"v-*/{DATABASE}"))
+    assert list(large.glob(f"v-*/{DATABASE}"))
 
 
 def test_what_cannot_be_opened_is_told_before_models_are_loaded(

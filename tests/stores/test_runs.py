@@ -13,7 +13,7 @@ import pytest
 from nla_core.errors import NLAError
 from nla_core.store.dataset import Dataset
 from nla_core.store.integrity import problems
-from nla_core.store.manifest import CURRENT, MANIFEST, PARQUET, FileEntry, read_manifest
+from nla_core.store.manifest import CURRENT, DATABASE, MANIFEST, PARQUET, FileEntry, read_manifest
 from nla_core.store.remote import Store
 from nla_core.store.transfer import fetch
 from precompute.mirror import find_workspace
@@ -243,6 +243,23 @@ def test_a_version_that_was_damaged_here_is_fetched_again(
     assert published(tmp_path / "fetched") == reference
 
 
+@pytest.mark.parametrize("name", [MANIFEST, PARQUET["readings"]])
+def test_whatever_was_damaged_here_does_not_stop_the_next_fetch(
+    store: Store, plan: Plan, tmp_path: Path, reference: dict[str, bytes], name: str
+) -> None:
+    version = run_fake(plan, tmp_path / "out", store=store)
+    fetch(store, tmp_path / "fetched", say=silent)
+    (tmp_path / "fetched" / version / name).write_text("{")
+    fetch(store, tmp_path / "fetched", say=silent)
+    assert published(tmp_path / "fetched") == reference
+
+
+def test_a_store_without_a_run_is_named(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(NLAError, match="There is no run in") as error:
+        find_workspace(tmp_path / "out", None, store)
+    assert store.url in str(error.value)
+
+
 def test_what_is_no_dataset(store: Store, plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(NLAError, match="There is no dataset"):
         fetch(store, tmp_path / "out", say=silent)
@@ -253,13 +270,17 @@ def test_what_is_no_dataset(store: Store, plan: Plan, tmp_path: Path) -> None:
         fetch(store, tmp_path / "out", version="v-0123456789ab", say=silent)
 
 
-def test_a_manifest_cannot_write_elsewhere(store: Store, plan: Plan, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["../../escaped", DATABASE, "vectors/explanations.faiss"])
+def test_a_manifest_names_tables_and_vectors_alone(
+    store: Store, plan: Plan, tmp_path: Path, name: str
+) -> None:
+    """It can write nowhere else, nor bring what the app would open instead of deriving its own."""
     good = read_manifest(tmp_path / "out" / run_fake(plan, tmp_path / "out", store=store))
-    evil = replace(good, files={**good.files, "../../escaped": FileEntry("0" * 64, 1)})
+    evil = replace(good, files={**good.files, name: FileEntry("0" * 64, 1)})
     store.write(f"{evil.version}/{MANIFEST}", json.dumps(evil.to_json()).encode())
     with pytest.raises(NLAError, match="is none of ours") as error:
         fetch(store, tmp_path / "fetched", version=evil.version, say=silent)
-    assert "../../escaped" in error.value.why
+    assert name in error.value.why
     assert list((tmp_path / "fetched").iterdir()) == []
 
 
