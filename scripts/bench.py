@@ -17,10 +17,13 @@ import sys
 import time
 from pathlib import Path
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # the project is run from its folder, not installed
 
+from nla_core.nla.devices import pick_device, pick_dtype  # noqa: E402
 from precompute.benches.performance import NOTES, read, render  # noqa: E402
 from precompute.benches.promises import regressions  # noqa: E402
 from precompute.publish import git_commit  # noqa: E402
@@ -42,10 +45,11 @@ BENCHES = {
 def run_all(folder: Path, device: str, note: str, again: bool) -> bool:
     """Run what is missing in ``folder``; whether all of it is there afterwards."""
     folder.mkdir(exist_ok=True)
+    label = label_of(device)
     commit = git_commit() or "unknown"
     whole = True
     for name, flags in BENCHES.items():
-        path = folder / f"{name}-{device}.json"
+        path = folder / f"{name}-{label}.json"
         if not again and _commit_of(path) == commit:
             print(f"{name}: there already", file=sys.stderr)
             continue
@@ -63,6 +67,13 @@ def run_all(folder: Path, device: str, note: str, again: bool) -> bool:
             encoding="utf-8",
         )
     return whole
+
+
+def label_of(device: str) -> str:
+    """One of `precompute.benches.promises.LABELS`: the device, and on a CPU its number format."""
+    place = pick_device(device)
+    is_half = place.type == "cpu" and pick_dtype(place) == torch.bfloat16
+    return "cpu-bf16" if is_half else place.type
 
 
 def _commit_of(path: Path) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from precompute.benches.promises import PROMISES, Promise, Records
+from precompute.benches.promises import LABELS, PROMISES, Promise, Records
 from precompute.evaluation.markdown import table
 
 NOTES = "tried.md"
@@ -43,23 +43,25 @@ def render(folder: Path) -> str:
 
 def _promises(records: Records) -> str:
     rows = []
+    missing = [label for label in LABELS if f"explain-{label}" not in records]
     for promise in PROMISES:
+        if any(promise.file.endswith(f"-{label}") for label in missing):
+            continue
         value = promise.of(records)
         if value is None:
-            if "cuda" not in promise.file:
-                rows.append((promise.what, "not measured", _wanted(promise), ""))
+            rows.append((promise.what, "not measured", _wanted(promise), ""))
             continue
         met = promise.is_met(value)
         verdict = "" if met is None else "yes" if met else "**no**"
         rows.append(
             (promise.what, f"{value:.{promise.digits}f}{promise.unit}", _wanted(promise), verdict)
         )
-    missing = not any(name.endswith("-cuda") for name in records)
-    return table(("figure", "measured", "target", "met"), rows) + (
-        "\nNo CUDA GPU has been measured: `python scripts/bench.py --device cuda` adds its rows.\n"
-        if missing
-        else ""
-    )
+    unknown = [
+        f"\nNot measured: {LABELS[label]}; `python scripts/bench.py "
+        f"--device {label.split('-')[0]}` on one adds its rows."
+        for label in missing
+    ]
+    return table(("figure", "measured", "target", "met"), rows) + "\n".join(unknown) + "\n"
 
 
 def _wanted(promise: Promise) -> str:
@@ -68,8 +70,10 @@ def _wanted(promise: Promise) -> str:
     return f"{'≤' if promise.less_is_better else '≥'} {promise.target:g}{promise.unit}"
 
 
-def _each(records: Records, prefix: str) -> list[Mapping[str, Any]]:
-    return [records[name] for name in sorted(records) if name.startswith(prefix)]
+def _each(records: Records, prefix: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Records of that kind, each after its label."""
+    names = [name for name in sorted(records) if name.startswith(prefix)]
+    return [(name.removeprefix(prefix), records[name]) for name in names]
 
 
 def _conditions(record: Mapping[str, Any]) -> str:
@@ -83,7 +87,7 @@ def _conditions(record: Mapping[str, Any]) -> str:
 
 def _roofline(records: Records) -> list[str]:
     found: list[str] = []
-    for record in _each(records, "roofline-"):
+    for label, record in _each(records, "roofline-"):
         machine, own = record["machine"], record["device"] == "cpu"
         rows = [
             (
@@ -97,7 +101,7 @@ def _roofline(records: Records) -> list[str]:
             for name, stage in record["stages"].items()
         ]
         found += [
-            f"## Floors, {record['device']}",
+            f"## Floors, {label}",
             f"{_conditions(record)} Matrix product {machine['gflop_per_s']:,.0f} GFLOP/s, memory "
             f"{machine['gbyte_per_s']:.1f} GB/s. {record['vectors']} vectors, at most "
             f"{record['max_new_tokens']} tokens each: {record['formula']}.",
@@ -108,7 +112,7 @@ def _roofline(records: Records) -> list[str]:
 
 def _corpus(records: Records) -> list[str]:
     found: list[str] = []
-    for record in _each(records, "corpus-"):
+    for label, record in _each(records, "corpus-"):
         rows = [
             (
                 f"{size['readings']:,}",
@@ -120,7 +124,7 @@ def _corpus(records: Records) -> list[str]:
         ]
         largest = record["largest_size_measured"]
         found += [
-            f"## A corpus, end to end, {record['device']}",
+            f"## A corpus, end to end, {label}",
             f"{_conditions(record)} `precompute run` in batches of {record['batch_size']}, at most "
             f"{record['explanation_tokens']} tokens an explanation, models loaded. Measured up to "
             f"about {largest:,} readings"
@@ -145,7 +149,7 @@ def _corpus(records: Records) -> list[str]:
 
 def _precision(records: Records) -> list[str]:
     found: list[str] = []
-    for record in _each(records, "precision-"):
+    for label, record in _each(records, "precision-"):
 
         def of(name: str, record: Mapping[str, Any] = record) -> str:
             ends = record[f"{name}_ci"]
@@ -153,7 +157,7 @@ def _precision(records: Records) -> list[str]:
 
         n, seconds = record["n"], record["cpu_seconds"]
         found += [
-            f"## What a number format costs, {record['device']}",
+            f"## What a number format costs, {label}",
             f"{_conditions(record)} {n:,} positions of {record['documents']} prompts, greedy texts "
             f"of at most {record['max_new_tokens']} tokens; both against the vectors of float32. "
             "In parentheses the 95 % interval over prompts. It "
@@ -189,7 +193,7 @@ def _precision(records: Records) -> list[str]:
 
 def _plan(records: Records) -> list[str]:
     found: list[str] = []
-    for record in _each(records, "plan-"):
+    for label, record in _each(records, "plan-"):
         rows = [
             (
                 c["corpus"],
@@ -203,7 +207,7 @@ def _plan(records: Records) -> list[str]:
             for c in record["corpora"]
         ]
         found += [
-            f"## What `plan` said, {record['device']}",
+            f"## What `plan` said, {label}",
             f"{_conditions(record)} Processor time, from a run of about one batch.",
             table(("corpus", "readings", "said", "took", "time", "readings off", "disk off"), rows),
         ]
@@ -212,7 +216,7 @@ def _plan(records: Records) -> list[str]:
 
 def _publish(records: Records) -> list[str]:
     found: list[str] = []
-    for record in _each(records, "publish-"):
+    for _, record in _each(records, "publish-"):
         rows = [
             (
                 f"{one['readings']:,}",
@@ -264,7 +268,7 @@ def _ten_million(largest: Mapping[str, Any]) -> str:
 
 def _vectors(records: Records) -> list[str]:
     found: list[str] = []
-    for record in _each(records, "vectors-"):
+    for _, record in _each(records, "vectors-"):
         rows = [
             (
                 f"{one['rows']:,}",

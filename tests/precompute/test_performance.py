@@ -17,14 +17,14 @@ from precompute.benches import precision, roofline
 from precompute.benches.corpus import exponent
 from precompute.benches.explain import bench_explain
 from precompute.benches.performance import NOTES, read, render
-from precompute.benches.promises import regressions
+from precompute.benches.promises import LABELS, regressions
 from precompute.benches.reading import STAGES, Material, Work
 from precompute.benches.shapes import random_model
 from precompute.corpus import read_corpus
 from precompute.cost import chosen
 from precompute.gpus import gpu
 from precompute.prediction import Sample, Size, estimate, extent, predict
-from scripts.bench import KEPT, PAGE
+from scripts.bench import KEPT, PAGE, label_of
 from tests.tiny import D_MODEL, tiny_pair
 
 pytestmark = pytest.mark.unit
@@ -245,9 +245,24 @@ def test_a_page_says_what_was_not_measured_and_what_is_not_met(tmp_path: Path) -
     page = render(tmp_path)
     assert "| AV against one batched `generate`, cpu | 1.80× | ≥ 2× | **no** |" in page
     assert "| AV against one `generate` a vector, cpu | 20.00× | ≥ 8× | yes |" in page
-    assert "not measured" in page
-    assert "No CUDA GPU has been measured" in page
+    assert "| AR scoring, share of its floor, cpu | not measured |" in page
+    assert "Not measured: a CUDA GPU; `python scripts/bench.py --device cuda` on one" in page
+    assert "Not measured: a CPU that multiplies bfloat16" in page
+    assert "bf16 |" not in page
     assert read(tmp_path).keys() == {"explain-cpu"}
+    (tmp_path / "explain-cpu-bf16.json").write_text(json.dumps({"ratio_batched": 3.0}))
+    page = render(tmp_path)
+    assert "| AV against one batched `generate`, cpu-bf16 | 3.00× | ≥ 2× | yes |" in page
+    assert "a CPU that multiplies bfloat16" not in page
+
+
+@pytest.mark.parametrize(("has", "label"), [(True, "cpu-bf16"), (False, "cpu")])
+def test_records_of_a_cpu_are_told_apart_by_number_format(
+    monkeypatch: pytest.MonkeyPatch, has: bool, label: str
+) -> None:
+    monkeypatch.setattr("nla_core.nla.devices.cpu_has_bf16", lambda: has)
+    assert label_of("cpu") == label
+    assert label in LABELS
 
 
 def test_a_metered_run_is_the_same_run(loaded: LoadedPair, tmp_path: Path) -> None:
