@@ -1,9 +1,9 @@
-"""The readings that hold a concept of the watchlist: the best shown and judged, all taken away.
+"""The readings that hold a concept of the watchlist: some shown and judged, all taken away.
 
 Knows what an auditor needs beside a match: transcript, token, score and the verdict so far. Does
 not know how a match is scored or where verdicts are kept. The decision a reader would question:
-only the best are drawn and all are downloaded; nobody judges thousands in a browser, and what is
-counted must be there to be checked.
+a few are drawn at a time and all are downloaded. Nobody judges thousands in a browser, and the best
+say little of the rest; so a random draw, the same each time, stands beside them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,15 @@ from nla_core.ui.later import signed
 from nla_core.views import AuditView, CompareView
 
 SHOWN: Final = 24
+ORDERS: Final = {
+    "best": "Best first",
+    "edge": "Nearest the threshold",
+    "random": "At random",
+}
+ORDER_HELP: Final = (
+    "The best show what the concept means here, those nearest the threshold whether it is set "
+    "well. Of those drawn at random, the share that is right is an estimate for all matches."
+)
 WHERE: Final = ("transcript_id", "position", "sample")
 COLUMNS: Final = (
     "reading_id", "transcript_id", "title", "category", "position", "sample", "role", "token",
@@ -67,21 +76,47 @@ def matches(dataset: Dataset, scores: StoredScores, view: AuditView) -> None:
         if chosen.action in ("confirmed", "rejected", "open") and chosen.id:
             watchlist.judge(dataset.root.name, concept.id, chosen.id, chosen.action)  # type: ignore[arg-type]
 
-    best = _with_texts(dataset, rows.head(SHOWN))
+    st.session_state.setdefault("matches_order", "best")
+    if len(rows) > SHOWN:
+        st.segmented_control(
+            "Order of matches",
+            list(ORDERS),
+            key="matches_order",
+            required=True,
+            format_func=ORDERS.__getitem__,
+            help=ORDER_HELP,
+        )
+    pages = f"matches_pages_{concept.id}"
+    some = ordered(rows, st.session_state["matches_order"])
+    some = some.head(SHOWN * st.session_state.get(pages, 1))
+    drawn = _with_texts(dataset, some)
     chosen = cards(
-        [Group([_card(row, judged, view) for row in best.to_dict("records")])],
+        [Group([_card(row, judged, view) for row in drawn.to_dict("records")])],
         label=f"Readings that match {concept.name}",
         key="matches",
         base="compare",
         on_choice=act,
     )
+    if len(some) < len(rows):
+        st.button(
+            f"Show {min(SHOWN, len(rows) - len(some))} more of {len(rows) - len(some):,}",
+            key="matches_more",
+            icon=":material/expand_more:",
+            on_click=lambda: st.session_state.update({pages: st.session_state.get(pages, 1) + 1}),
+        )
     comparing.leave(chosen)
 
 
+def ordered(rows: pd.DataFrame, order: str) -> pd.DataFrame:
+    """Matches, which come best first, in one of the `ORDERS`."""
+    if order == "random":
+        return rows.sample(frac=1, random_state=0)
+    return rows[::-1] if order == "edge" else rows
+
+
 def counted(n: int, judged: Mapping[str, str]) -> str:
-    """How many match, how many of them are shown, and what was found of those looked at."""
-    said = f"{n:,} reading{'' if n == 1 else 's'} match{'es' if n == 1 else ''}"
-    said += f"; the {SHOWN} best are shown." if n > SHOWN else "."
+    """How many match, and what was found of those looked at."""
+    said = f"{n:,} reading{'' if n == 1 else 's'} match{'es' if n == 1 else ''}."
     if judged:
         confirmed = sum(verdict == "confirmed" for verdict in judged.values())
         said += f" {confirmed} of {len(judged)} that were looked at are right."

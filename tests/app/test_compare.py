@@ -244,6 +244,41 @@ def test_every_match_can_be_taken_away(judged: Callable[..., AppTest], judged_ro
     assert f"{len(rows):,} reading" in matches.counted(len(rows), {})
 
 
+def test_matches_beyond_the_best_can_be_judged(
+    judged: Callable[..., AppTest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few more at a time; and in other orders, since the best say little of the rest."""
+    monkeypatch.setattr(matches, "SHOWN", 2)
+    app = judged(AuditView(), page=AUDIT)
+    table = app.dataframe[0].value.set_index("concept")["explanations_share"]
+    concept = str(table.idxmax())
+
+    def ids(app: AppTest) -> list[str]:
+        (shown,) = [
+            held(c.proto)
+            for c in app.get("bidi_component")
+            if c.proto.component_name == "nla_cards" and "match" in held(c.proto)["label"]
+        ]
+        return [item["id"] for item in shown["groups"][0]["items"]]
+
+    app = judged(AuditView(concept=concept), page=AUDIT)
+    best = ids(app)
+    assert len(best) == 2
+    app.button(key="matches_more").click().run()
+    four = ids(app)
+    assert (len(four), four[:2]) == (4, best)
+    while "matches_more" in {button.key for button in app.button}:
+        app.button(key="matches_more").click().run()
+    everything = ids(app)
+    assert len(everything) == len(set(everything)) > 4
+    for order in ("edge", "random"):
+        app.segmented_control(key="matches_order").set_value(order).run()
+        assert sorted(ids(app)) == sorted(everything)
+        assert ids(app) != everything
+    app.segmented_control(key="matches_order").set_value("edge").run()
+    assert ids(app) == everything[::-1]
+
+
 def test_a_claim_is_counted_in_no_more_transcripts_than_readings(
     judged: Callable[..., AppTest],
 ) -> None:
