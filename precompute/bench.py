@@ -13,20 +13,21 @@ from pathlib import Path
 
 HELP = (
     "explain: time the AV path against transformers.generate, one vector at a time and all in one "
-    "batch. roofline: the machine's matrix peak and memory bandwidth, and what every stage of a "
-    "reading reaches of its floor; ar and extract do it for that stage alone. corpus: "
-    "seconds per 1,000 readings of `run`, where they go, and whether they grow with the corpus. "
-    "precision: what a number format costs in FVE, beside float32. "
-    "plan: hold `plan` against what then happens, on three corpora. search: make a "
-    "large synthetic dataset from a real one and measure search over it. app: open sessions with "
-    "the app and time its answers. run: how long a visitor waits for the first and for all "
-    "readings of one prompt, models loaded. engines: Ray beside the local engine, and two workers "
-    "beside one. train: time each stage of training beside the best "
-    "matrix product of this machine. publish: memory and time of publishing and opening "
-    "datasets of growing size. vectors: exact search for neighbours against the index, by size."
+    "batch. batches: the AV's readings a second by the size of its batch. roofline: the machine's "
+    "matrix peak and memory bandwidth, and what every stage of a reading reaches of its floor; ar "
+    "and extract do it for that stage alone. corpus: seconds per 1,000 readings of `run`, where "
+    "they go, and whether they grow with the corpus. precision: what a number format costs in "
+    "FVE, beside float32. plan: hold `plan` against what then happens, on three corpora. search: "
+    "make a large synthetic dataset from a real one and measure search over it. app: open "
+    "sessions with the app and time its answers. run: how long a visitor waits for the first and "
+    "for all readings of one prompt, models loaded. engines: Ray beside the local engine, and two "
+    "workers beside one. train: time each stage of training beside the best matrix product of "
+    "this machine. publish: memory and time of publishing and opening datasets of growing size. "
+    "vectors: exact search for neighbours against the index, by size."
 )
 EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 --vectors 64
   python -m precompute bench explain --random-weights 7b --device cuda
+  python -m precompute bench batches --random-weights 7b --device cuda --batches 1 8 64 512
   python -m precompute bench roofline --vectors 64
   python -m precompute bench search --rows 1000000
   python -m precompute bench app --sessions 1 10 50
@@ -36,6 +37,7 @@ EXAMPLE = """python -m precompute bench explain --nla data/nla/smollm2-135m-L20 
 
 WHAT = {
     "explain": "precompute.benches.explain",
+    "batches": "precompute.benches.batches",
     "search": "precompute.benches.search",
     "app": "precompute.benches.app",
     "run": "precompute.benches.run",
@@ -55,7 +57,7 @@ WHAT = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=[*WHAT], help="which path to time")
     explain = parser.add_argument_group(
-        "explain, roofline, ar, extract, precision, corpus, plan, run, engines and train"
+        "explain, batches, roofline, ar, extract, precision, corpus, plan, run, engines and train"
     )
     explain.add_argument("--nla", type=Path, default=Path("data/nla/smollm2-135m-L20"))
     explain.add_argument(
@@ -67,7 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     explain.add_argument(
         "--random-weights",
         metavar="SHAPE",
-        help="explain with a random AV of that shape: tiny, 135m, 1b, 7b, 8b",
+        help="explain, batches: a random AV of that shape: tiny, 135m, 1b, 7b, 8b",
+    )
+    explain.add_argument(
+        "--batches",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4, 8, 16, 32, 64, 128],
+        metavar="N",
+        help="sizes of batches (1 to 128)",
     )
     explain.add_argument(
         "--one-by-one",

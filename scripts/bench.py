@@ -31,14 +31,29 @@ from precompute.publish import git_commit  # noqa: E402
 KEPT = ROOT / "docs" / "benchmarks"
 PAGE = ROOT / "docs" / "performance.md"
 FRESH = ROOT / ".bench"
-BENCHES = {
+# Of each device, record by record: the benchmark and its flags.
+MODELS: dict[str, list[str]] = {
     "roofline": ["--vectors", "32", "--explanation-tokens", "48"],
     "explain": ["--vectors", "64", "--explanation-tokens", "60", "--one-by-one", "8"]
     + ["--repeats", "2"],
+    "batches": ["--explanation-tokens", "32"],
     "corpus": ["--readings", "100", "1000", "--explanation-tokens", "32", "--vectors", "64"],
     "run": ["--tokens", "40", "--repeat", "3"],
     "engines": ["--prompts", "16"],
     "plan": ["--readings", "250", "--explanation-tokens", "24", "--vectors", "64"],
+}
+_MANY = ["--batches", "1", "8", "32", "64", "128", "256", "512", "1024", "--explanation-tokens"]
+BENCHES = {
+    "cpu": MODELS,
+    "cuda": {
+        **MODELS,
+        "roofline": ["--vectors", "512", "--explanation-tokens", "60"],
+        "explain": ["--vectors", "512", "--explanation-tokens", "60", "--one-by-one", "16"],
+        "batches": [*_MANY, "60"],
+        "batches-7b": ["--random-weights", "7b", *_MANY, "60"],
+        "precision": ["--vectors", "4000"],
+        "corpus": ["--readings", "100", "1000", "10000", "--vectors", "512"],
+    },
 }
 
 
@@ -48,14 +63,22 @@ def run_all(folder: Path, device: str, note: str, again: bool) -> bool:
     label = label_of(device)
     commit = git_commit() or "unknown"
     whole = True
-    for name, flags in BENCHES.items():
+    for name, flags in BENCHES[device].items():
         path = folder / f"{name}-{label}.json"
         if not again and _commit_of(path) == commit:
             print(f"{name}: there already", file=sys.stderr)
             continue
         began = time.monotonic()
-        command = [sys.executable, "-m", "precompute", "bench", name, "--device", device, *flags]
-        command += ["--note", note, "--json", str(path)]
+        command = [
+            sys.executable,
+            "-m",
+            "precompute",
+            "bench",
+            name.split("-")[0],
+            "--device",
+            device,
+        ]
+        command += [*flags, "--note", note, "--json", str(path)]
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
         print(f"{name}: {time.monotonic() - began:.0f} s, exit code {code}", file=sys.stderr)
         if code not in (0, 1):  # 1: measured, and a promise is not kept

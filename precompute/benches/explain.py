@@ -35,8 +35,6 @@ from precompute.benches.shapes import random_av
 from precompute.output import say, write_result
 from precompute.testset import FOLDER, TestSet
 
-TARGETS = {"ratio_one_by_one": 8.0, "ratio_batched": 2.0}
-
 
 def bench_explain(
     verbalizer: LocalVerbalizer,
@@ -91,7 +89,6 @@ def bench_explain(
         "same_texts_batched": sum(
             a == b for a, b in zip(found["ours"], found["batched_generate"], strict=True)
         ),
-        "targets": TARGETS,
     }
 
 

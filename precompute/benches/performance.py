@@ -110,6 +110,34 @@ def _roofline(records: Records) -> list[str]:
     return found
 
 
+def _batches(records: Records) -> list[str]:
+    found: list[str] = []
+    for label, record in _each(records, "batches-"):
+        shape = record["random_weights"]
+        rows = [
+            (
+                f"{one['batch']:,}",
+                f"{one['readings_per_s']:.2f}",
+                f"{one['readings_per_cpu_s']:.2f}",
+                one["bound_by"],
+                f"{one['reached']:.0%}",
+            )
+            for one in record["sizes"]
+        ]
+        end = record["too_large"]
+        found += [
+            f"## Size of the batch, {label}",
+            f"{_conditions(record)} The AV "
+            + (f"with random weights of the shape `{shape}`" if shape else "of the pair")
+            + f", one batch from its vectors to its texts of at most {record['max_new_tokens']} "
+            "tokens; the floor as above." + (f" A batch of {end:,} does not fit." if end else ""),
+            table(
+                ("at a time", "a second", "a second of processor time", "bound by", "reached"), rows
+            ),
+        ]
+    return found
+
+
 def _corpus(records: Records) -> list[str]:
     found: list[str] = []
     for label, record in _each(records, "corpus-"):
@@ -290,4 +318,4 @@ def _vectors(records: Records) -> list[str]:
     return found
 
 
-SECTIONS = (_roofline, _corpus, _precision, _plan, _publish, _vectors)
+SECTIONS = (_roofline, _batches, _corpus, _precision, _plan, _publish, _vectors)

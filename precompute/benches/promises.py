@@ -60,7 +60,7 @@ def _of_device(device: str) -> list[Promise]:
             f"AV against one `generate` a vector{where}",
             f"explain-{device}",
             "ratio_one_by_one",
-            8.0,
+            40.0 if device == "cuda" else 8.0,
             unit="×",
         ),
         Promise(
@@ -144,6 +144,12 @@ def _of_device(device: str) -> list[Promise]:
 
 PROMISES: tuple[Promise, ...] = (
     *(promise for device in LABELS for promise in _of_device(device)),
+    Promise(
+        "AV of the shape of a 7B, share of its floor at its best batch, cuda",
+        "batches-7b-cuda",
+        "best/reached",
+        0.5,
+    ),
     *(
         Promise(what, "search-2-cores", key, target, less, unit, is_ratio=False)
         for what, key, target, less, unit in (

@@ -18,6 +18,7 @@ from nla_core.nla.decoding import decode, once
 from nla_core.nla.injection import scale_for_injection
 from nla_core.nla.pair import LoadedPair
 from nla_core.nla.reconstructor import encode_texts
+from nla_core.nla.verbalizer import LocalVerbalizer
 from precompute.benches.flops import Weights
 from precompute.testset import TestSet
 
@@ -130,8 +131,12 @@ def extract(material: Material) -> Stage:
 
 def prefill(material: Material) -> Stage:
     """The AV's prompt behind the shared prefix. A unit: a vector."""
-    verbalizer = material.loaded.verbalizer
-    scaled = scale_for_injection(material.vectors, verbalizer.sidecar.injection_scale)
+    return prefill_of(material.loaded.verbalizer, material.vectors, material.max_new_tokens)
+
+
+def prefill_of(verbalizer: LocalVerbalizer, vectors: Tensor, _max_new_tokens: int) -> Stage:
+    """`prefill` of any verbalizer over ``[n, d_model]`` vectors."""
+    scaled = scale_for_injection(vectors, verbalizer.sidecar.injection_scale)
     slot, costs = verbalizer.slot, Costs.of(verbalizer.model)
     own, n = 1 + len(slot.suffix_ids) + len(slot.prefill_ids), len(scaled)
 
@@ -144,8 +149,12 @@ def prefill(material: Material) -> Stage:
 
 def decoding(material: Material) -> Stage:
     """The AV's steps from a filled cache, rows leaving as they end. A unit: a token."""
-    verbalizer = material.loaded.verbalizer
-    scaled = scale_for_injection(material.vectors, verbalizer.sidecar.injection_scale)
+    return decoding_of(material.loaded.verbalizer, material.vectors, material.max_new_tokens)
+
+
+def decoding_of(verbalizer: LocalVerbalizer, vectors: Tensor, max_new_tokens: int) -> Stage:
+    """`decoding` of any verbalizer over ``[n, d_model]`` vectors."""
+    scaled = scale_for_injection(vectors, verbalizer.sidecar.injection_scale)
     slot, costs, n = verbalizer.slot, Costs.of(verbalizer.model), len(scaled)
     prompt = len(slot.prefix_ids) + 1 + len(slot.suffix_ids) + len(slot.prefill_ids)
     filled = verbalizer._prefill(range(n), scaled)
@@ -163,7 +172,7 @@ def decoding(material: Material) -> Stage:
                 once(replace(filled, cache=cache)),
                 n,
                 stop_ids=verbalizer.stop_ids,
-                max_new_tokens=material.max_new_tokens,
+                max_new_tokens=max_new_tokens,
                 temperature=0.0,
                 seeds=[],
                 is_complete=verbalizer._is_complete,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import json
 from pathlib import Path
@@ -13,18 +14,19 @@ import torch
 from nla_core.errors import NLAError
 from nla_core.nla.lengths import by_length
 from nla_core.nla.pair import LoadedPair, Reference, find_pair, load_pair
-from precompute.benches import precision, roofline
+from precompute import bench
+from precompute.benches import batches, precision, roofline
 from precompute.benches.corpus import exponent
 from precompute.benches.explain import bench_explain
 from precompute.benches.performance import NOTES, read, render
-from precompute.benches.promises import LABELS, regressions
+from precompute.benches.promises import LABELS, PROMISES, regressions
 from precompute.benches.reading import STAGES, Material, Work
 from precompute.benches.shapes import random_model
 from precompute.corpus import read_corpus
 from precompute.cost import chosen
 from precompute.gpus import gpu
 from precompute.prediction import Sample, Size, estimate, extent, predict
-from scripts.bench import KEPT, PAGE, label_of
+from scripts.bench import BENCHES, KEPT, PAGE, label_of
 from tests.tiny import D_MODEL, tiny_pair
 
 pytestmark = pytest.mark.unit
@@ -121,6 +123,42 @@ def test_a_difference_is_judged_by_its_interval_over_prompts() -> None:
     assert found["difference_ci"]["low"] < -0.1 < 0.1 < found["difference_ci"]["high"]
     assert not found["shown"]
     assert found["ar_difference"] == 0.0
+
+
+def test_batches_of_growing_size_until_memory_ends(
+    loaded: LoadedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(roofline, "TRIAD_BYTES", 1 << 20)
+    monkeypatch.setattr(roofline, "TRIAD_SECONDS", 0.01)
+    vectors = torch.randn(3, D_MODEL, generator=torch.Generator().manual_seed(4))
+    found = batches.measure(loaded.verbalizer, vectors, [1, 4], 5)
+    assert [one["batch"] for one in found["sizes"]] == [1, 4]
+    assert found["too_large"] is None
+    assert found["best"] in found["sizes"]
+    for one in found["sizes"]:
+        assert 0 < one["reached"] < 1
+        assert one["readings_per_s"] == pytest.approx(one["batch"] / one["seconds"])
+    real = loaded.verbalizer.verbalize
+
+    def small_memory(some: torch.Tensor, **kwargs: Any) -> Any:
+        if len(some) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(some, **kwargs)
+
+    monkeypatch.setattr(loaded.verbalizer, "verbalize", small_memory)
+    found = batches.measure(loaded.verbalizer, vectors, [4, 8, 16], 5)
+    assert [one["batch"] for one in found["sizes"]] == [4]
+    assert found["too_large"] == 8
+
+
+@pytest.mark.parametrize("device", BENCHES)
+def test_what_make_bench_runs_is_what_is_promised(device: str) -> None:
+    parser = argparse.ArgumentParser()
+    bench.add_arguments(parser)
+    for name, flags in BENCHES[device].items():
+        parser.parse_args([name.split("-")[0], *flags])  # exits where a flag is unknown
+    made = {f"{name}-{device}" for name in BENCHES[device]}
+    assert {p.file for p in PROMISES if p.file.endswith(f"-{device}")} <= made
 
 
 def test_random_models_have_the_shape_that_was_asked_for() -> None:
