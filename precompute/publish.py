@@ -90,8 +90,9 @@ def publish_workspace(
         git_commit=git_commit(),
     )
     say(f"Published {out / version}")
-    derive_large(out, version, say=say)
-    if store is not None:
+    if store is None:
+        derive_large(out, version, say=say)
+    else:  # `fetch` derives, where the dataset is opened
         push(out, version, store, say=say)
     return version
 
