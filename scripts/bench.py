@@ -23,15 +23,16 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))  # the project is run from its folder, not installed
 
+from nla_core.errors import NLAError  # noqa: E402
 from nla_core.nla.devices import pick_device, pick_dtype  # noqa: E402
 from precompute.benches.performance import NOTES, read, render  # noqa: E402
-from precompute.benches.promises import regressions  # noqa: E402
+from precompute.benches.promises import ratios_of_both, regressions  # noqa: E402
 from precompute.publish import git_commit  # noqa: E402
 
 KEPT = ROOT / "docs" / "benchmarks"
 PAGE = ROOT / "docs" / "performance.md"
 FRESH = ROOT / ".bench"
-# Of each device, record by record: the benchmark and its flags.
+# Of each label (see promises.py), record by record: the benchmark and its flags.
 MODELS: dict[str, list[str]] = {
     "roofline": ["--vectors", "32", "--explanation-tokens", "48"],
     "explain": ["--vectors", "64", "--explanation-tokens", "60", "--one-by-one", "8"]
@@ -45,6 +46,7 @@ MODELS: dict[str, list[str]] = {
 _MANY = ["--batches", "1", "8", "32", "64", "128", "256", "512", "1024", "--explanation-tokens"]
 BENCHES = {
     "cpu": MODELS,
+    "cpu-bf16": {**MODELS, "precision": ["--dtype", "bfloat16", "--vectors", "1000"]},
     "cuda": {
         **MODELS,
         "roofline": ["--vectors", "512", "--explanation-tokens", "60"],
@@ -63,7 +65,7 @@ def run_all(folder: Path, device: str, note: str, again: bool) -> bool:
     label = label_of(device)
     commit = git_commit() or "unknown"
     whole = True
-    for name, flags in BENCHES[device].items():
+    for name, flags in BENCHES[label].items():
         path = folder / f"{name}-{label}.json"
         if not again and _commit_of(path) == commit:
             print(f"{name}: there already", file=sys.stderr)
@@ -125,18 +127,31 @@ def main() -> int:
     if args.page:
         publish(None)
         return 0
-    if args.fresh is None and not run_all(FRESH, args.device, args.note, args.again):
-        print("Not all could be run; start the same command again to go on.", file=sys.stderr)
+    try:
+        if args.fresh is None and not run_all(FRESH, args.device, args.note, args.again):
+            print("Not all could be run; start the same command again to go on.", file=sys.stderr)
+            return 2
+    except NLAError as error:
+        print(f"Error: {error}", file=sys.stderr)
         return 2
     folder = args.fresh or FRESH
     if not args.check:
         publish(folder)
         return 0
-    worse = regressions(read(folder), read(KEPT))
+    return check(folder)
+
+
+def check(folder: Path) -> int:
+    """Say what is worse than its record, and how much was compared; the exit code."""
+    fresh, kept = read(folder), read(KEPT)
+    compared, worse = ratios_of_both(fresh, kept), regressions(fresh, kept)
+    if not compared:
+        print(f"Nothing to compare: {KEPT.relative_to(ROOT)} holds no record of such a machine.")
+        print("Run this without --check on the commit that is to be compared with.")
+        return 2
     for line in worse:
         print(f"worse by more than a fifth: {line}")
-    if not worse:
-        print("No ratio is worse than its record by more than a fifth.")
+    print(f"{len(worse)} of {len(compared)} ratios are worse than their record by a fifth.")
     return 1 if worse else 0
 
 

@@ -33,6 +33,7 @@ from nla_core.nla.families import keep_blocks, parts_of, truncate
 from nla_core.nla.placement import Placement, device_of, pick_place
 from nla_core.nla.products import pack_products
 from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor, load_head
+from nla_core.nla.sharp_head import sharpen
 from nla_core.nla.sidecar import Sidecar, load_sidecar
 from nla_core.nla.target import Target
 from nla_core.nla.verbalizer import LocalVerbalizer
@@ -203,7 +204,8 @@ def load_pair(
             "d_model", pair.d_model, target.parts.d_model, "Use the target that the pair explains"
         )
     progress("Loading the verbalizer")
-    av = pack_products(load_half(pair.av_dir, base.folder, dtype=kind, device=place()))
+    av = load_half(pair.av_dir, base.folder, dtype=kind, device=place())
+    av = pack_products(sharpen(av))
     verbalizer = LocalVerbalizer(av, tokenizer, pair.av)
     progress("Loading the reconstructor")
     reconstructor = load_reconstructor(

@@ -3,9 +3,9 @@
 Knows torch's threads. Knows nothing of who computes what. The decision a reader would question:
 where two threads of a process each have helpers of their own, there are more of them than cores,
 and OpenMP then lets all of them sleep between two products instead of wait: a decode step, which is
-hundreds of small products, takes half as long again. So the thread that decodes all day has the
-cores; who has more than a little to compute asks for what is spare, and who computes a little, such
-as the embedding of a query, has one.
+hundreds of small products, takes half as long again. So a thread that decodes has the cores as long
+as it is at work; who has more than a little to compute meanwhile asks for what is spare, and who
+computes a little, such as the embedding of a query, has one.
 """
 
 from __future__ import annotations
@@ -15,44 +15,60 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-import torch
-
-_lock = threading.Lock()
-_at_work = 0
+_at_work: set[int] = set()  # the threads, by their ident
 
 
 @contextmanager
 def the_cores() -> Iterator[None]:
     """Let this thread compute with all cores, for the time of a ``with`` before all others."""
-    global _at_work
-    with _lock:
-        _at_work += 1
+    me = threading.get_ident()
+    _at_work.add(me)
     try:
         _compute_with(_cores())
         yield
     finally:
-        with _lock:
-            _at_work -= 1
+        give_back(me)
+
+
+def give_back(thread: int | None) -> None:
+    """That thread no longer counts as at work: it is done, or hangs and was replaced."""
+    if thread in _at_work:
+        _at_work.discard(thread)
+        _let_others_have(_spare())
 
 
 def spare_cores() -> None:
     """Let this thread compute with all cores if nobody is in `the_cores` now, else with one."""
-    _compute_with(1 if _at_work else _cores())
+    _compute_with(_spare())
+
+
+def _spare() -> int:
+    return 1 if _at_work else _cores()
 
 
 @cache
 def _cores() -> int:
     """What torch would use, asked before anybody is told to use less."""
+    import torch
+
     return torch.get_num_threads()
 
 
 def _compute_with(threads: int) -> None:
-    """This thread with so many, and those that begin to compute later with one.
+    """This thread with so many, and those that begin to compute later with what is spare.
 
     A thread that has computed before keeps what it had.
     """
+    import torch
+
     torch.get_num_threads()  # a thread's first call, of whatever, sets it to what all have
     torch.set_num_threads(threads)  # what follows is no longer for this thread
-    rest = threading.Thread(target=torch.set_num_threads, args=(1,), name="one-thread")
+    _let_others_have(_spare())
+
+
+def _let_others_have(threads: int) -> None:
+    import torch
+
+    rest = threading.Thread(target=torch.set_num_threads, args=(threads,), name="later-threads")
     rest.start()
     rest.join()

@@ -144,6 +144,13 @@ class Shelf:
         self._retired = False
         self._changed = threading.Condition()
 
+    @property
+    def is_cpu(self) -> bool:
+        """Whether whoever uses these models does the arithmetic with the cores."""
+        from nla_core.nla.placement import pick_place
+
+        return pick_place(self.device).first.type == "cpu"
+
     def reach(self) -> bool:
         return True
 

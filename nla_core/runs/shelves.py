@@ -79,9 +79,10 @@ class Shelves:
                     explainer = held.enter_context(shelf.using(key, name, progress))
                 except Cancelled:  # it was replaced meanwhile
                     continue
-            from nla_core.nla.threads import spare_cores
+            if shelf.is_cpu:
+                from nla_core.nla.threads import spare_cores
 
-            spare_cores()
+                spare_cores()
             try:
                 yield explainer
             finally:

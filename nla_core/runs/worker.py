@@ -58,7 +58,10 @@ class Worker(threading.Thread):
         self._warm: set[PairKey] = set()
 
     def retire(self) -> None:
+        from nla_core.nla.threads import give_back
+
         self._retired.set()
+        give_back(self.ident)
 
     @property
     def retired(self) -> bool:
@@ -141,7 +144,7 @@ class Worker(threading.Thread):
         with ExitStack() as held:
             try:
                 explainer = held.enter_context(self.shelf.using(key, name, beat))
-                if self._computes_here():
+                if isinstance(self.shelf, Shelf) and self.shelf.is_cpu:
                     from nla_core.nla.threads import the_cores
 
                     held.enter_context(the_cores())
@@ -156,14 +159,6 @@ class Worker(threading.Thread):
                 if self.lease is not None:
                     self.lease.beat = time.monotonic()
             yield explainer
-
-    def _computes_here(self) -> bool:
-        """Whether this thread, and not a GPU or another machine, does the arithmetic."""
-        if not isinstance(self.shelf, Shelf):
-            return False
-        from nla_core.nla.placement import pick_place
-
-        return pick_place(self.shelf.device).first.type == "cpu"
 
     def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
         """A first guess of the pace, right after loading."""

@@ -8,7 +8,7 @@ say little of the rest; so a random draw, the same each time, stands beside them
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import pandas as pd
@@ -16,6 +16,7 @@ import streamlit as st
 
 from nla_core import watchlist
 from nla_core.compare.concepts import Concept
+from nla_core.intervals import wilson
 from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, comparing, downloads
@@ -32,7 +33,7 @@ ORDERS: Final = {
 }
 ORDER_HELP: Final = (
     "The best show what the concept means here, those nearest the threshold whether it is set "
-    "well. Of those drawn at random, the share that is right is an estimate for all matches."
+    "well. Those drawn at random, judged one after another, tell how many of all are right."
 )
 WHERE: Final = ("transcript_id", "position", "sample")
 COLUMNS: Final = (
@@ -87,9 +88,11 @@ def matches(dataset: Dataset, scores: StoredScores, view: AuditView) -> None:
             help=ORDER_HELP,
         )
     pages = f"matches_pages_{concept.id}"
-    some = ordered(rows, st.session_state["matches_order"])
-    some = some.head(SHOWN * st.session_state.get(pages, 1))
+    order = st.session_state["matches_order"] if len(rows) > SHOWN else "best"
+    some = ordered(rows, order).head(SHOWN * st.session_state.get(pages, 1))
     drawn = _with_texts(dataset, some)
+    if order == "random":
+        hint(estimated(len(rows), judged, drawn["reading_id"]))
     chosen = cards(
         [Group([_card(row, judged, view) for row in drawn.to_dict("records")])],
         label=f"Readings that match {concept.name}",
@@ -112,6 +115,19 @@ def ordered(rows: pd.DataFrame, order: str) -> pd.DataFrame:
     if order == "random":
         return rows.sample(frac=1, random_state=0)
     return rows[::-1] if order == "edge" else rows
+
+
+def estimated(n: int, judged: Mapping[str, str], drawn: Iterable[str]) -> str:
+    """How many of ``n`` matches are right, by the verdicts on those that were drawn at random."""
+    found = [judged[str(reading)] for reading in drawn if str(reading) in judged]
+    if not found:
+        return "None of these is judged yet. Judge them in their order; skipping biases the share."
+    right = sum(verdict == "confirmed" for verdict in found)
+    low, high = wilson(right, len(found))
+    return (
+        f"{right} of the {len(found)} judged here are right, so {low:.0%} to {high:.0%} of all "
+        f"{n:,} matches are (95 %)."
+    )
 
 
 def counted(n: int, judged: Mapping[str, str]) -> str:

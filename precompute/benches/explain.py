@@ -158,8 +158,9 @@ def main(args: argparse.Namespace) -> int:
     load_before = os.getloadavg()[0]
     pair = find_pair(args.nla)
     if args.random_weights:
-        verbalizer = random_av(args.random_weights, pair, device=args.device, dtype=args.dtype)
-        plain = verbalizer
+        shape, where = args.random_weights, {"device": args.device, "dtype": args.dtype}
+        verbalizer = random_av(shape, pair, **where)
+        plain = random_av(shape, pair, **where, plain=True)
         draw = torch.Generator().manual_seed(0)
         vectors = torch.randn(args.vectors, verbalizer.parts.d_model, generator=draw)
     else:

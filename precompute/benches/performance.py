@@ -43,11 +43,15 @@ def render(folder: Path) -> str:
 
 def _promises(records: Records) -> str:
     rows = []
-    missing = [label for label in LABELS if f"explain-{label}" not in records]
-    for promise in PROMISES:
+    values = {promise: promise.of(records) for promise in PROMISES}
+    missing = [
+        label
+        for label in LABELS
+        if all(values[p] is None for p in PROMISES if p.file.endswith(f"-{label}"))
+    ]
+    for promise, value in values.items():
         if any(promise.file.endswith(f"-{label}") for label in missing):
             continue
-        value = promise.of(records)
         if value is None:
             rows.append((promise.what, "not measured", _wanted(promise), ""))
             continue

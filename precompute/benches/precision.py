@@ -172,8 +172,10 @@ def main(args: argparse.Namespace) -> int:
     if kind == torch.float32:
         raise NLAError(
             "There is nothing to compare with float32",
-            why="`auto` chooses float32 here: the processor does not multiply bfloat16",
-            fix="Name a format, such as --dtype bfloat16; it is slower here, and as exact",
+            why="float32 was named"
+            if args.dtype == "float32"
+            else "`auto` chooses float32 here: the processor does not multiply bfloat16",
+            fix="Name another format, such as --dtype bfloat16",
         )
     dtype = str(kind).removeprefix("torch.")
     pair = find_pair(args.nla)

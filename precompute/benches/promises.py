@@ -195,11 +195,19 @@ PROMISES: tuple[Promise, ...] = (
 
 def regressions(fresh: Records, kept: Records) -> list[str]:
     """Every ratio that is worse than the kept one by more than a fifth, in words."""
-    found = []
-    for promise in PROMISES:
-        now, before = promise.of(fresh), promise.of(kept)
-        if not promise.is_ratio or now is None or before is None:
-            continue
-        if promise.worse(now, before):
-            found.append(f"{promise.what}: {now:.2f}, and it was {before:.2f}")
-    return found
+    return [
+        f"{promise.what}: {now:.2f}, and it was {before:.2f}"
+        for promise, now, before in ratios_of_both(fresh, kept)
+        if promise.worse(now, before)
+    ]
+
+
+def ratios_of_both(fresh: Records, kept: Records) -> list[tuple[Promise, float, float]]:
+    """Every ratio that both have, the fresh one first."""
+    return [
+        (promise, now, before)
+        for promise in PROMISES
+        if promise.is_ratio
+        and (now := promise.of(fresh)) is not None
+        and (before := promise.of(kept)) is not None
+    ]

@@ -16,6 +16,8 @@ from nla_core.errors import NLAError
 from nla_core.nla.checkpoints import load_tokenizer
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.pair import Pair, resolve_target
+from nla_core.nla.products import pack_products
+from nla_core.nla.sharp_head import sharpen
 from nla_core.nla.verbalizer import LocalVerbalizer
 
 # (width, width inside the MLP, blocks, query heads, key heads)
@@ -53,9 +55,14 @@ def random_model(shape: str, vocabulary: int, device: torch.device, dtype: torch
     return model.eval().requires_grad_(False)
 
 
-def random_av(shape: str, pair: Pair, *, device: str, dtype: str) -> LocalVerbalizer:
-    """An AV of that shape with the prompt and the tokenizer of ``pair``."""
+def random_av(
+    shape: str, pair: Pair, *, device: str, dtype: str, plain: bool = False
+) -> LocalVerbalizer:
+    """An AV of that shape with the prompt and the tokenizer of ``pair``.
+
+    Its head and products are laid out as `load_pair` does it, or left ``plain``.
+    """
     where = pick_device(device)
     tokenizer = load_tokenizer(resolve_target(pair).folder)
     model = random_model(shape, len(tokenizer), where, pick_dtype(where, dtype))
-    return LocalVerbalizer(model, tokenizer, pair.av)
+    return LocalVerbalizer(model if plain else pack_products(sharpen(model)), tokenizer, pair.av)

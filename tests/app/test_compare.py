@@ -275,8 +275,17 @@ def test_matches_beyond_the_best_can_be_judged(
         app.segmented_control(key="matches_order").set_value(order).run()
         assert sorted(ids(app)) == sorted(everything)
         assert ids(app) != everything
+    assert "None of these is judged yet" in html(app)
+    watchlist.judge("judged", concept, ids(app)[0], "confirmed")
+    watchlist.judge("judged", concept, ids(app)[1], "rejected")
+    app.run()
+    assert f"1 of the 2 judged here are right, so 9% to 91% of all {len(everything)}" in html(app)
     app.segmented_control(key="matches_order").set_value("edge").run()
     assert ids(app) == everything[::-1]
+    assert "judged here" not in html(app)
+    monkeypatch.setattr(matches, "SHOWN", len(everything))
+    app.run()
+    assert ids(app) == everything, "a short list needs no order, and comes best first"
 
 
 def test_a_claim_is_counted_in_no_more_transcripts_than_readings(

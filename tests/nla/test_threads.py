@@ -63,7 +63,33 @@ def worker():
 
 in_a_thread(worker)
 """,
-        ["beside 1", "between 3", "query 1", "worker 3"],
+        ["beside 1", "between 3", "query 3", "worker 3"],
+    ),
+    "a worker that hangs and is replaced holds nothing": (
+        """
+from nla_core.nla.threads import give_back
+
+hangs, go_on = threading.Event(), threading.Event()
+
+def worker():
+    with the_cores():
+        hangs.set()
+        go_on.wait()
+
+def experiment(name):
+    spare_cores()
+    see(name)
+
+thread = threading.Thread(target=worker)
+thread.start()
+hangs.wait()
+in_a_thread(experiment, "beside")
+give_back(thread.ident)
+in_a_thread(experiment, "after")
+go_on.set()
+thread.join()
+""",
+        ["beside 1", "after 3"],
     ),
     "they are given back where the work fails": (
         """

@@ -26,7 +26,7 @@ from precompute.corpus import read_corpus
 from precompute.cost import chosen
 from precompute.gpus import gpu
 from precompute.prediction import Sample, Size, estimate, extent, predict
-from scripts.bench import BENCHES, KEPT, PAGE, label_of
+from scripts.bench import BENCHES, KEPT, PAGE, check, label_of
 from tests.tiny import D_MODEL, tiny_pair
 
 pytestmark = pytest.mark.unit
@@ -151,7 +151,29 @@ def test_batches_of_growing_size_until_memory_ends(
     assert found["too_large"] == 8
 
 
-@pytest.mark.parametrize("device", BENCHES)
+def test_a_check_that_compares_nothing_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder, name, ratio in (
+        ("fresh", "explain-cpu", 1.5),
+        ("same", "explain-cpu", 1.8),
+        ("other", "explain-cpu-bf16", 3.0),
+        ("worse", "explain-cpu", 1.0),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.json").write_text(json.dumps({"ratio_batched": ratio}))
+    monkeypatch.setattr("scripts.bench.KEPT", KEPT)
+    assert check(tmp_path / "worse") == 1
+    monkeypatch.setattr("scripts.bench.ROOT", tmp_path)
+    monkeypatch.setattr("scripts.bench.KEPT", tmp_path / "same")
+    capsys.readouterr()
+    assert check(tmp_path / "fresh") == 0
+    assert "0 of 1 ratios" in capsys.readouterr().out
+    assert check(tmp_path / "other") == 2
+    assert "Nothing to compare" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("device", LABELS)
 def test_what_make_bench_runs_is_what_is_promised(device: str) -> None:
     parser = argparse.ArgumentParser()
     bench.add_arguments(parser)
