@@ -198,7 +198,9 @@ def load_pair(
     base = resolve_target(pair, progress)
     progress("Loading the target")
     tokenizer = load_tokenizer(base.folder)
-    target = Target(load_causal_lm(base.folder, dtype=kind, device=place()), tokenizer, pair.layer)
+    model = load_causal_lm(base.folder, dtype=kind, device=place())
+    pack_products(parts_of(model).decoder, many_rows=True)  # the head is read in blocks, as it is
+    target = Target(model, tokenizer, pair.layer)
     if target.parts.d_model != pair.d_model:
         raise pair.av.refuse(
             "d_model", pair.d_model, target.parts.d_model, "Use the target that the pair explains"
@@ -228,6 +230,7 @@ def load_reconstructor(
     model = load_half(folder, base, dtype=dtype, device=device, n_layers=n_layers)
     truncate(model, n_layers)
     there = device_of(parts_of(model).layers[-1])  # what the head reads comes from there
+    pack_products(model, many_rows=True)
     head = load_head(folder / HEAD_FILE, sidecar.d_model).to(there).requires_grad_(False)
     return Reconstructor(model, head, tokenizer, sidecar)
 

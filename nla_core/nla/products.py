@@ -1,4 +1,4 @@
-"""Products with the weights of a frozen model, laid out for few rows at a time on a CPU.
+"""Products with the weights of a frozen model, laid out for a CPU, few rows at a time above all.
 
 Knows linear layers. Knows nothing of models. The decision a reader would question: a private
 operator of torch, the one that its compiler uses for frozen weights. It takes a weight in the
@@ -37,18 +37,25 @@ class PackedLinear(nn.Module):
         return made.view(*states.shape[:-1], self.out_features)
 
 
-def pack_products(model: Any) -> Any:
+def pack_products(model: Any, *, many_rows: bool = False) -> Any:
     """Pack all linear layers of a frozen model in place, where this machine gains by it.
 
-    That is on an x86 CPU, in float32 and in what else it multiplies natively. Returns the model.
+    That is on an x86 CPU, in float32 and in what else it multiplies natively; for a model that is
+    given hundreds of ``many_rows`` at a time, only if it has AVX-512. Returns the model.
     """
-    if model.device.type == "cpu" and can_pack(model.dtype):
+    gains = can_pack(model.dtype) and (has_avx512() or not many_rows)
+    if model.device.type == "cpu" and gains:
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 hooked = hasattr(child, "_hf_hook")  # by accelerate, which puts weights elsewhere
                 if type(child) is nn.Linear and not child.weight.requires_grad and not hooked:
                     setattr(parent, name, PackedLinear(child))
     return model
+
+
+def has_avx512() -> bool:
+    """True where torch computes in vectors of 512 bits."""
+    return torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 
 
 def can_pack(dtype: torch.dtype = torch.float32) -> bool:

@@ -92,7 +92,7 @@ def test_steering_is_the_same(whole: LoadedPair, spread: LoadedPair) -> None:
             vectors, seeds=[0, 1, 2], new_tokens=6, temperature=0.7, cancelled=lambda: False
         )
         found.append((chance, texts))
-    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][0], found[1][0])  # products may be packed in one only
     assert found[0][1] == found[1][1]
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from nla_core.nla.families import parts_of
+from nla_core.nla.pair import find_pair, load_pair
 from nla_core.nla.products import PackedLinear, can_pack, pack_products
-from tests.tiny import FAMILIES, tiny_model
+from tests.tiny import FAMILIES, tiny_model, tiny_pair
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="no oneDNN products on this machine")
 
@@ -46,6 +48,27 @@ def test_bfloat16_is_as_close_to_the_exact_states_packed_as_plain(rows: int) -> 
     states = torch.randn(rows, 48, generator=torch.Generator().manual_seed(rows)).bfloat16()
     exact = nn.functional.linear(states.float(), half.weight.float(), half.bias.float())
     torch.testing.assert_close(PackedLinear(half)(states).float(), exact, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_models_of_many_rows_are_packed_where_they_gain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool
+) -> None:
+    monkeypatch.setattr("nla_core.nla.products.has_avx512", lambda: has)
+    loaded = load_pair(find_pair(tiny_pair(tmp_path)), device="cpu", dtype="float32")
+    for model in (loaded.target.parts.decoder, loaded.reconstructor.model):
+        assert any(isinstance(module, PackedLinear) for module in model.modules()) is has
+    assert type(loaded.target.parts.head) is nn.Linear, "predictions read it in blocks"
+    assert any(isinstance(m, PackedLinear) for m in loaded.verbalizer.model.modules())
+    monkeypatch.setattr("nla_core.nla.pair.pack_products", lambda model, **_: model)
+    plain = load_pair(loaded.pair, device="cpu", dtype="float32")
+    vectors, traces = (
+        [one.reconstructor.reconstruct(["the fox", "rain"]) for one in (loaded, plain)],
+        [one.target.trace([[5, 6, 7]])[0] for one in (loaded, plain)],
+    )
+    torch.testing.assert_close(*vectors)
+    torch.testing.assert_close(*(trace.hidden for trace in traces))
+    torch.testing.assert_close(*(trace.top_probs for trace in traces))
 
 
 def test_what_learns_and_what_the_processor_cannot_multiply_stays_as_it_is(
