@@ -110,12 +110,14 @@ def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
     from nla_core.compare.concepts import Matcher, concepts_key
     from nla_core.compare.corpus import ConceptScores, Corpus
     from nla_core.compare.semantic import EmbedOnce
+    from nla_core.nla.threads import spare_cores
     from nla_core.store.concepts import StoredScores
 
     def make() -> StoredScores:
         try:
             return StoredScores.open(of, concepts)
         except NLAError:  # not stored: computed
+            spare_cores()
             embed = EmbedOnce(encoder().embed)
         if of.explanation_vectors().shape[1] != encoder().dimension:
             raise NLAError(

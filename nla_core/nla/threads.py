@@ -13,18 +13,26 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 _at_work: set[int] = set()  # the threads, by their ident
+_cores: int | None = None  # what torch used before anybody was told to use less
 
 
 @contextmanager
 def the_cores() -> Iterator[None]:
-    """Let this thread compute with all cores, for the time of a ``with`` before all others."""
+    """Let this thread compute with all cores, for the time of a ``with`` before all others.
+
+    From the first time on, threads that begin to compute later have one.
+    """
+    global _cores
+    import torch
+
     me = threading.get_ident()
+    if _cores is None:
+        _cores = torch.get_num_threads()
     _at_work.add(me)
     try:
-        _compute_with(_cores())
+        _compute_with(_cores)
         yield
     finally:
         give_back(me)
@@ -32,43 +40,22 @@ def the_cores() -> Iterator[None]:
 
 def give_back(thread: int | None) -> None:
     """That thread no longer counts as at work: it is done, or hangs and was replaced."""
-    if thread in _at_work:
+    if thread is not None:
         _at_work.discard(thread)
-        _let_others_have(_spare())
 
 
 def spare_cores() -> None:
     """Let this thread compute with all cores if nobody is in `the_cores` now, else with one."""
-    _compute_with(_spare())
-
-
-def _spare() -> int:
-    return 1 if _at_work else _cores()
-
-
-@cache
-def _cores() -> int:
-    """What torch would use, asked before anybody is told to use less."""
-    import torch
-
-    return torch.get_num_threads()
+    if _cores is not None:  # else nobody was told to use less
+        _compute_with(1 if _at_work else _cores)
 
 
 def _compute_with(threads: int) -> None:
-    """This thread with so many, and those that begin to compute later with what is spare.
-
-    A thread that has computed before keeps what it had.
-    """
+    """This thread with so many, later ones with one; who has computed before keeps what it had."""
     import torch
 
     torch.get_num_threads()  # a thread's first call, of whatever, sets it to what all have
     torch.set_num_threads(threads)  # what follows is no longer for this thread
-    _let_others_have(_spare())
-
-
-def _let_others_have(threads: int) -> None:
-    import torch
-
-    rest = threading.Thread(target=torch.set_num_threads, args=(threads,), name="later-threads")
+    rest = threading.Thread(target=torch.set_num_threads, args=(1,), name="one-thread")
     rest.start()
     rest.join()

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from nla_core.errors import Cancelled
+from nla_core.nla.threads import spare_cores
 from nla_core.runs.pairs import Pairs
 from nla_core.runs.remote_link import is_address
 from nla_core.runs.schedule import PairKey
@@ -79,10 +80,7 @@ class Shelves:
                     explainer = held.enter_context(shelf.using(key, name, progress))
                 except Cancelled:  # it was replaced meanwhile
                     continue
-            if shelf.is_cpu:
-                from nla_core.nla.threads import spare_cores
-
-                spare_cores()
+            spare_cores()
             try:
                 yield explainer
             finally:

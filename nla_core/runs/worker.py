@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from nla_core.errors import Cancelled, NLAError
+from nla_core.nla.threads import give_back, the_cores
 from nla_core.runs.desk import Desk, Lease
 from nla_core.runs.estimate import History, Kind
 from nla_core.runs.remote_link import WorkerLost
@@ -58,8 +59,6 @@ class Worker(threading.Thread):
         self._warm: set[PairKey] = set()
 
     def retire(self) -> None:
-        from nla_core.nla.threads import give_back
-
         self._retired.set()
         give_back(self.ident)
 
@@ -145,8 +144,6 @@ class Worker(threading.Thread):
             try:
                 explainer = held.enter_context(self.shelf.using(key, name, beat))
                 if isinstance(self.shelf, Shelf) and self.shelf.is_cpu:
-                    from nla_core.nla.threads import the_cores
-
                     held.enter_context(the_cores())
                 if not was_there:
                     took = self.shelf.state(key).load_s

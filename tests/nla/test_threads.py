@@ -63,7 +63,14 @@ def worker():
 
 in_a_thread(worker)
 """,
-        ["beside 1", "between 3", "query 3", "worker 3"],
+        ["beside 1", "between 3", "query 1", "worker 3"],
+    ),
+    "nobody is told to use less where no worker computes": (
+        """
+in_a_thread(lambda: (spare_cores(), see("experiment")))
+in_a_thread(see, "later")
+""",
+        ["experiment 3", "later 3"],
     ),
     "a worker that hangs and is replaced holds nothing": (
         """
