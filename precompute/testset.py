@@ -147,16 +147,21 @@ def record(
     return TestSet(pd.DataFrame(rows), hidden, floors, len(bank.rows) if bank else 0, tails)
 
 
-def _positions(prompt: Prompt, pieces: list[Piece], trace: Trace, count: int) -> list[int]:
-    """Content positions past the first ones, no attention sinks; which, the prompt's id decides."""
+def usable_positions(pieces: list[Piece], trace: Trace) -> list[int]:
+    """Content positions past the first ones, no attention sinks."""
     norms = trace.hidden.norm(dim=-1)
-    usable = [
+    return [
         i
         for i in range(EARLY_POSITIONS, len(pieces))
         if pieces[i].section is Section.CONTENT
         and pieces[i].text
         and norms[i] <= HIGH_NORM_FACTOR * norms.median()
     ]
+
+
+def _positions(prompt: Prompt, pieces: list[Piece], trace: Trace, count: int) -> list[int]:
+    """Some usable positions; which, the prompt's id decides."""
+    usable = usable_positions(pieces, trace)
     digest = hashlib.sha256(prompt.id.encode()).digest()
     rng = random.Random(int.from_bytes(digest[:8], "big"))
     return sorted(rng.sample(usable, min(count, len(usable))))

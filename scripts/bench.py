@@ -71,15 +71,8 @@ def run_all(folder: Path, device: str, note: str, again: bool) -> bool:
             print(f"{name}: there already", file=sys.stderr)
             continue
         began = time.monotonic()
-        command = [
-            sys.executable,
-            "-m",
-            "precompute",
-            "bench",
-            name.split("-")[0],
-            "--device",
-            device,
-        ]
+        what = name.split("-")[0]  # batches-7b is one of batches
+        command = [sys.executable, "-m", "precompute", "bench", what, "--device", device]
         command += [*flags, "--note", note, "--json", str(path)]
         code = subprocess.run(command, cwd=ROOT, check=False).returncode
         print(f"{name}: {time.monotonic() - began:.0f} s, exit code {code}", file=sys.stderr)

@@ -2,9 +2,9 @@
 
 Knows logits and the weights they come from. Knows nothing of sampling. The decision a reader would
 question: logits near 20 lie 0.125 apart in bfloat16, so the likeliest tokens are often equal and
-the first in the vocabulary wins. Products of the whole head in float32 cost a sixth of a decode
-step on a CPU; those of the few likeliest tokens, which the 16-bit logits name well enough, decide
-the same at a fortieth.
+the first in the vocabulary wins. With the whole head in float32 texts took a quarter longer on a
+CPU; products of the few likeliest tokens, which the 16-bit logits name well enough, gave as many
+texts of float32 for a twentieth (docs/benchmarks/tried.md).
 """
 
 from __future__ import annotations

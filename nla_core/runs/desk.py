@@ -137,8 +137,8 @@ class Desk:
                     run.forget(index)
                 folder.write_transcript(index, transcript)
                 run.transcripts[index] = transcript
-                nowhere = transcript.unreadable
-                lost = [unit for unit in units if unit.position in nowhere]
+                unreadable = transcript.unreadable
+                lost = [unit for unit in units if unit.position in unreadable]
                 if lost:
                     folder.append([journal.failure_line(unit, UNREADABLE) for unit in lost])
                 run.add_transcript(index, transcript, units)

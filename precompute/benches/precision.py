@@ -25,12 +25,12 @@ from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.layout import prompt_ids
 from nla_core.nla.pair import LoadedPair, Pair, Reference, find_pair, load_pair
 from nla_core.nla.target import Trace
-from nla_core.schema import EARLY_POSITIONS, HIGH_NORM_FACTOR, Section
 from precompute.benches.flops import clock
 from precompute.benches.machine import conditions
 from precompute.corpus import Prompt, read_corpus
 from precompute.evaluation.fidelity import fve_of, interval
 from precompute.output import say, write_result
+from precompute.testset import usable_positions
 
 Ids = list[list[int]]
 PROMPTS = Path("data/prompts")
@@ -65,14 +65,11 @@ def places_of(loaded: LoadedPair, prompts: Sequence[Prompt], n: int) -> tuple[Id
     """
     rendered = [prompt_ids(loaded.tokenizer, prompt.messages) for prompt in prompts]
     sequences = [ids for ids, _ in rendered]
-    norms = [trace.hidden.norm(dim=-1) for trace in _traces(loaded, sequences)]
+    traces = _traces(loaded, sequences)
     found = [
         Place(document, position)
-        for document, (_, pieces) in enumerate(rendered)
-        for position in range(EARLY_POSITIONS, len(pieces))
-        if pieces[position].section is Section.CONTENT
-        and pieces[position].text
-        and norms[document][position] <= HIGH_NORM_FACTOR * norms[document].median()
+        for document, ((_, pieces), trace) in enumerate(zip(rendered, traces, strict=True))
+        for position in usable_positions(pieces, trace)
     ]
     if n > len(found):
         raise NLAError(

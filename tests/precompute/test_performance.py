@@ -162,10 +162,9 @@ def test_a_check_that_compares_nothing_is_none(
     ):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / f"{name}.json").write_text(json.dumps({"ratio_batched": ratio}))
-    monkeypatch.setattr("scripts.bench.KEPT", KEPT)
-    assert check(tmp_path / "worse") == 1
     monkeypatch.setattr("scripts.bench.ROOT", tmp_path)
     monkeypatch.setattr("scripts.bench.KEPT", tmp_path / "same")
+    assert check(tmp_path / "worse") == 1
     capsys.readouterr()
     assert check(tmp_path / "fresh") == 0
     assert "0 of 1 ratios" in capsys.readouterr().out
