@@ -6,7 +6,7 @@
 
 const SETTLE_MS = 160; // how long the keyboard rests before the panel follows
 const SETTLED_MS = 250; // how long a page that was just painted is left alone
-const ECHO_MS = 2000; // how long an older answer of the server may still arrive
+const LOST_MS = 15000; // after so long without an answer, the question was lost
 
 const strips = new WeakMap();
 
@@ -18,7 +18,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     strip = new Strip(root);
     strips.set(root, strip);
   }
-  strip.send = (position) => setTriggerValue("lock", { position });
+  strip.send = (position, sent) => setTriggerValue("lock", { position, sent });
   strip.sendRange = (range) => setTriggerValue("range", { range });
   strip.sendPainted = () => setTriggerValue("painted", true);
   if (data !== strip.bytes) {
@@ -39,7 +39,7 @@ class Strip {
     this.id = null;
     this.chips = [];
     this.nodes = [];
-    this.locked = null; // index of a chip, as are cursor, anchor, sent and both ends of the range
+    this.locked = null; // index of a chip, as are cursor, anchor and both ends of the range
     this.cursor = null;
     this.range = null;
     this.body.addEventListener("pointerover", (e) => this.over(e));
@@ -84,9 +84,8 @@ class Strip {
     if (fresh || !marking) this.setRange(data.range && data.range.map((p) => this.indexAt(p)));
     const wanted = data.locked === null ? null : (this.at.get(data.locked) ?? null);
     if (!fresh && this.timer) return; // the reader is already further on
-    if (!fresh && this.sent !== undefined && wanted !== this.sent) {
-      if (Date.now() - this.sentAt < ECHO_MS) return;
-    }
+    // What answers an earlier question would take the reader back, however late it comes.
+    if (this.sent !== undefined && data.heard !== this.sent && Date.now() < this.sent + LOST_MS) return;
     this.sent = undefined;
     const moved = wanted !== this.locked;
     this.lock(wanted);
@@ -213,9 +212,8 @@ class Strip {
     clearTimeout(this.timer);
     this.timer = undefined;
     this.lock(i);
-    this.sent = i;
-    this.sentAt = Date.now();
-    this.send(i === null ? null : this.chips[i].position);
+    this.sent = Math.max(Date.now(), (this.sent ?? 0) + 1);
+    this.send(i === null ? null : this.chips[i].position, this.sent);
   }
 
   rove(i) {

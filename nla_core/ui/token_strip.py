@@ -121,9 +121,12 @@ def token_strip(
     ``was_painted()`` true.
     """
 
+    heard = f"{key}_heard"  # of all that was sent, the last: the browser knows it again
+
     def report() -> None:
         lock = st.session_state[key].get("lock")
         if isinstance(lock, dict):
+            st.session_state[heard] = lock.get("sent")
             position = lock.get("position")
             on_lock(position if isinstance(position, int) else None)
 
@@ -152,6 +155,7 @@ def token_strip(
             "strip": drawing.strip_id,
             "colour": colour,
             "locked": locked,
+            "heard": st.session_state.get(heard),
             "range": None if span is None else list(span),
             "markup": markup,
             "reveal": reveal,

@@ -77,6 +77,30 @@ def test_n_and_p_go_from_hit_to_hit(visit: Visit, dataset_root: Path) -> None:
         page.wait_for_function("p => location.search.includes('p=' + p + '&')", arg=str(hits[at]))
 
 
+def test_a_late_answer_to_an_earlier_key_does_not_take_the_reader_back(
+    visit: Visit, dataset_root: Path
+) -> None:
+    positions = content(dataset_root, LONG)[10:13]
+    page = visit("/?" + ViewState(transcript=LONG, position=positions[0]).query)
+    chip(page, positions[0]).focus()
+    page.wait_for_function("p => location.search.includes('p=' + p)", arg=str(positions[0]))
+    still_locked = chip(page, positions[1]).evaluate(
+        """(node) => {
+          const earlier = [...window.nlaStripState.values()].at(-1);
+          node.click();
+          const now = Date.now;
+          Date.now = () => now() + 5000;
+          window.dispatchEvent(new CustomEvent("nla:strip-state", { detail: earlier }));
+          Date.now = now;
+          return node.classList.contains("locked");
+        }"""
+    )
+    assert still_locked
+    page.wait_for_function("p => location.search.includes('p=' + p)", arg=str(positions[1]))
+    chip(page, positions[1]).press("ArrowRight")
+    page.wait_for_function("p => location.search.includes('p=' + p)", arg=str(positions[2]))
+
+
 def test_keys_are_listed_and_the_search_field_is_one_key_away(visit: Visit) -> None:
     page = visit("/?" + ViewState(transcript=FACTS).query)
     expect(page.locator(".chip:not(.markup)").first).to_be_visible()
