@@ -187,7 +187,7 @@ def elsewhere(
         1 + len(slot.suffix_ids) + len(slot.prefill_ids),
         len(slot.prefix_ids),
     )
-    machine = Machine.of(parts.device, parts.dtype)
+    machine = Machine.of(parts.device, parts.product_dtype)
     small = works(models, sample.tokens, sample.readings, sample, size.batch_size)
     reached = {
         part: min(1.0, work.floor(machine.gflop_per_cpu_s, machine.gbyte_per_cpu_s) / seconds)
@@ -195,7 +195,9 @@ def elsewhere(
         if (seconds := sample.cpu_s[part]) > 0
     }
     large = works(models, here.tokens, here.readings, sample, size.batch_size)
-    return estimate(here, gpu(name), large, reached, models, parts.dtype.itemsize, size.batch_size)
+    return estimate(
+        here, gpu(name), large, reached, models, parts.product_dtype.itemsize, size.batch_size
+    )
 
 
 def main(args: argparse.Namespace) -> int:

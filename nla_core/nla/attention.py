@@ -59,13 +59,19 @@ def grouped_attention(
     kv_heads = key.shape[1]
     special = dropout or kwargs.get("softcap") is not None
     assert shared_prefix is None or (length == 1 and not special), "a prefix is for plain steps"
-    if special or (length != 1 and attention_mask is None):
+    if special:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     if length != 1:  # transformers would copy every key for each of its query heads
         several = scaled_dot_product_attention(
-            query, key, value, attn_mask=attention_mask, scale=scaling, enable_gqa=True
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            is_causal=attention_mask is None,
+            scale=scaling,
+            enable_gqa=True,
         )
         return several.transpose(1, 2).contiguous(), None
     grouped = query.reshape(n, kv_heads, heads // kv_heads, head_dim)

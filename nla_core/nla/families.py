@@ -79,7 +79,13 @@ class Parts:
 
     @property
     def dtype(self) -> torch.dtype:
+        """Of embeddings, and of the states that come of them."""
         return self.embed.weight.dtype
+
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """Of the blocks' matrices; of packed ones it can be narrower than that of the states."""
+        return next(weight.dtype for weight in self.layers.parameters() if weight.dim() == 2)
 
     def logits(self, states: Tensor) -> Tensor:
         """``[n, vocab]`` next-token logits of final states ``[n, d_model]``, soft cap included.

@@ -199,8 +199,7 @@ def load_pair(
     progress("Loading the target")
     tokenizer = load_tokenizer(base.folder)
     model = load_causal_lm(base.folder, dtype=kind, device=place())
-    pack_products(parts_of(model).decoder, many_rows=True)  # the head is read in blocks, as it is
-    target = Target(model, tokenizer, pair.layer)
+    target = Target(pack_products(model, many_rows=True), tokenizer, pair.layer)
     if target.parts.d_model != pair.d_model:
         raise pair.av.refuse(
             "d_model", pair.d_model, target.parts.d_model, "Use the target that the pair explains"

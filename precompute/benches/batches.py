@@ -39,7 +39,7 @@ def measure(
     ``vectors`` ``[n, d_model]`` are repeated where a batch is larger. A size that memory does not
     suffice for ends the series, and is told.
     """
-    device, dtype = verbalizer.parts.device, verbalizer.parts.dtype
+    device, dtype = verbalizer.parts.device, verbalizer.parts.product_dtype
     machine = Machine.of(device, dtype)
     timed: list[tuple[int, Work, Spent]] = []
     too_large = None
@@ -122,7 +122,7 @@ def main(args: argparse.Namespace) -> int:
         "random_weights": args.random_weights,
         "max_new_tokens": args.explanation_tokens,
         **measure(verbalizer, vectors, args.batches, args.explanation_tokens),
-        **conditions(parts.device, parts.dtype, args.note, load_before),
+        **conditions(parts.device, parts.product_dtype, args.note, load_before),
     }
     for one in result["sizes"]:
         print(

@@ -93,7 +93,7 @@ def loaded(args: argparse.Namespace) -> tuple[Explainer, Embedder, Settings]:
         explanation_tokens=args.explanation_tokens,
         batch_size=args.vectors,
         device=parts.device.type,
-        dtype=str(parts.dtype).removeprefix("torch."),
+        dtype=str(parts.product_dtype).removeprefix("torch."),
     )
     return explainer, embedder, settings
 
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace) -> int:
         "load_cpu_s": loading.cpu_s,
         "batch_size": settings.batch_size,
         "explanation_tokens": settings.explanation_tokens,
-        **conditions(parts.device, parts.dtype, args.note, load_before),
+        **conditions(parts.device, parts.product_dtype, args.note, load_before),
     }
     for size in sizes:
         shares = ", ".join(

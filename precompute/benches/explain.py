@@ -149,7 +149,7 @@ def _as_it_is(pair: Pair, verbalizer: LocalVerbalizer) -> LocalVerbalizer:
     """The same AV as transformers loads it, its adapter merged."""
     parts = verbalizer.parts
     base = resolve_target(pair).folder
-    model = load_half(pair.av_dir, base, dtype=parts.dtype, device=parts.device)
+    model = load_half(pair.av_dir, base, dtype=parts.product_dtype, device=parts.device)
     return LocalVerbalizer(model, verbalizer.tokenizer, pair.av)
 
 
@@ -179,7 +179,7 @@ def main(args: argparse.Namespace) -> int:
     result |= {
         "pair_id": pair.pair_id,
         "random_weights": args.random_weights,
-        **conditions(parts.device, parts.dtype, args.note, load_before),
+        **conditions(parts.device, parts.product_dtype, args.note, load_before),
     }
     print(
         f"{result['vectors']} vectors of at most {args.explanation_tokens} tokens: "

@@ -81,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
         "corpora": corpora,
         "pair_id": explainer.pair.pair_id,
         "batch_size": settings.batch_size,
-        **conditions(torch.device(parts.device), parts.dtype, args.note, load_before),
+        **conditions(torch.device(parts.device), parts.product_dtype, args.note, load_before),
     }
     print(f"off by {worst:.0%} at most; {TOLERANCE:.0%} are allowed")
     write_result(args, result)

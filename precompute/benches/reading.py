@@ -97,16 +97,16 @@ class Costs:
         from nla_core.nla.families import parts_of
 
         parts, weights = parts_of(model), Weights.of(model)
-        size = parts.dtype.itemsize
+        weights_size, states_size = parts.product_dtype.itemsize, parts.dtype.itemsize
         config = parts.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or parts.d_model // config.num_attention_heads
         return cls(
             2 * weights.blocks / 1e9,
             2 * weights.head / 1e9,
-            size * weights.blocks / 1e9,
-            size * weights.head / 1e9,
-            size * 2 * heads * width * len(parts.layers) / 1e9,
+            weights_size * weights.blocks / 1e9,
+            weights_size * weights.head / 1e9,
+            states_size * 2 * heads * width * len(parts.layers) / 1e9,
         )
 
     def of_pass(self, positions: int, logits: int, cached: int = 0) -> tuple[float, float]:

@@ -130,12 +130,12 @@ def main(args: argparse.Namespace) -> int:
     stages = [STAGES[name](material) for name in names]
     parts = loaded.verbalizer.parts
     result = {
-        **conditions(parts.device, parts.dtype, args.note, load_before),
+        **conditions(parts.device, parts.product_dtype, args.note, load_before),
         "pair_id": loaded.pair.pair_id,
         "vectors": len(material.vectors),
         "max_new_tokens": args.explanation_tokens,
         "formula": FORMULA,
-        **measure(stages, parts.device, parts.dtype),
+        **measure(stages, parts.device, parts.product_dtype),
         "targets": TARGET_SHARE,
     }
     print(table(result))

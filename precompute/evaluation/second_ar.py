@@ -40,6 +40,6 @@ def load_second_ar(folder: Path, loaded: LoadedPair) -> Reconstructor:
         sidecar,
         resolve(loaded.pair.target).folder,
         loaded.tokenizer,
-        dtype=parts.dtype,
+        dtype=parts.product_dtype,
         device=parts.device,
     )

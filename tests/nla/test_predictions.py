@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nla_core.nla import predictions
 from nla_core.nla.families import Parts, parts_of
 from nla_core.nla.predictions import predict
-from nla_core.nla.products import PackedLinear
+from nla_core.nla.products import PackedLinear, can_pack
 from nla_core.nla.target import Target
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -20,7 +20,7 @@ N, K, BLOCK = 7, 4, 11
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that neither rows nor vocabulary are a multiple of what is taken at a time."""
     monkeypatch.setattr(predictions, "ROWS", 3)
-    monkeypatch.setattr(predictions, "CPU_VOCABULARY", BLOCK)
+    monkeypatch.setattr(predictions, "VOCABULARY", BLOCK)
 
 
 def _whole(parts: Parts, states: Tensor) -> Tensor:
@@ -62,7 +62,18 @@ def test_a_head_with_a_bias() -> None:
 @torch.inference_mode()
 def test_a_head_that_has_no_rows_to_slice_is_asked_as_a_whole() -> None:
     model = tiny_model()
-    model.lm_head = PackedLinear(model.lm_head)
+    head = model.lm_head
+    model.lm_head = nn.Sequential(head)
+    _check(parts_of(model))
+
+
+@pytest.mark.skipif(not can_pack(), reason="no oneDNN products on this machine")
+@pytest.mark.parametrize("piece", [None, BLOCK, 3, 1])
+@torch.inference_mode()
+def test_a_packed_head_is_read_in_its_pieces(piece: int | None) -> None:
+    """Pieces of fewer tokens than are asked for, too."""
+    model = tiny_model()
+    model.lm_head = PackedLinear(model.lm_head, piece)
     _check(parts_of(model))
 
 

@@ -50,6 +50,23 @@ def test_bfloat16_is_as_close_to_the_exact_states_packed_as_plain(rows: int) -> 
     torch.testing.assert_close(PackedLinear(half)(states).float(), exact, rtol=1e-2, atol=1e-2)
 
 
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="no bfloat16 on this processor")
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_only_products_are_in_bfloat16(family: str) -> None:
+    """What lies between them is in float32, and so is what two modules share."""
+    plain = tiny_model(family).eval().requires_grad_(False).bfloat16().float()
+    packed = pack_products(copy.deepcopy(plain).bfloat16())
+    parts = parts_of(packed)
+    ids = torch.randint(3, 300, (8, 24), generator=torch.Generator().manual_seed(0))
+    assert (parts.dtype, parts.product_dtype) == (torch.float32, torch.bfloat16)
+    states = parts.decoder(input_ids=ids).last_hidden_state
+    exact = parts_of(plain).decoder(input_ids=ids).last_hidden_state
+    half = parts_of(copy.deepcopy(plain).bfloat16()).decoder(input_ids=ids).last_hidden_state
+    assert states.dtype == torch.float32
+    assert (states - exact).norm() < 0.8 * (half.float() - exact).norm()
+    torch.testing.assert_close(packed(ids).logits, plain(ids).logits, rtol=0.1, atol=0.05)
+
+
 @pytest.mark.parametrize("has", [True, False])
 def test_models_of_many_rows_are_packed_where_they_gain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has: bool
@@ -58,7 +75,7 @@ def test_models_of_many_rows_are_packed_where_they_gain(
     loaded = load_pair(find_pair(tiny_pair(tmp_path)), device="cpu", dtype="float32")
     for model in (loaded.target.parts.decoder, loaded.reconstructor.model):
         assert any(isinstance(module, PackedLinear) for module in model.modules()) is has
-    assert type(loaded.target.parts.head) is nn.Linear, "predictions read it in blocks"
+    assert isinstance(loaded.target.parts.head, PackedLinear) is has
     assert any(isinstance(m, PackedLinear) for m in loaded.verbalizer.model.modules())
     monkeypatch.setattr("nla_core.nla.pair.pack_products", lambda model, **_: model)
     plain = load_pair(loaded.pair, device="cpu", dtype="float32")
