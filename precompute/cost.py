@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from nla_core.embed import Embedder
     from nla_core.explain import Explainer
     from precompute.benches.flops import Spent
-    from precompute.prediction import Prediction, Sample, Size
+    from precompute.occupancy import StepCosts
+    from precompute.prediction import Models, Prediction, Sample, Size
 
 HELP = (
     "Say what a run over a corpus would take: time, memory, disk and price. A few of its prompts "
@@ -37,6 +38,7 @@ EXAMPLE = (
     "python -m precompute plan --nla data/nla/smollm2-135m-L20 --corpus data/prompts/facts.jsonl"
 )
 LEAST_PROMPTS = 2
+GPU_ITEMSIZE = 2  # bytes of a number on a GPU that is not here
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,21 +68,18 @@ def chosen(prompts: Sequence[Prompt], lengths: Sequence[int], wanted: int) -> li
     return [prompts[place] for place in places]
 
 
-def warm_up(explainer: Explainer, batch_size: int) -> None:
-    """A few tokens through each model, thrown away.
+def warm_up(explainer: Explainer, batch_size: int) -> StepCosts:
+    """A few tokens through each model; what they told of the AV's steps.
 
     What a process pays once (pages of the weights, buffers of products) is then paid with loading:
     scaled up with the small run it made the prediction a quarter too long.
     """
-    import torch
+    from precompute.occupancy import StepCosts
 
     loaded = explainer.loaded
     loaded.target.trace([list(loaded.tokenizer("a warm target")["input_ids"]) * 16])
-    vectors = torch.randn(batch_size, loaded.pair.d_model, generator=torch.Generator())
-    written = loaded.verbalizer.verbalize(
-        vectors, seeds=[0] * batch_size, max_new_tokens=4, batch_size=batch_size
-    )
-    loaded.reconstructor.reconstruct([text.text or "a warm text" for text in written])
+    loaded.reconstructor.reconstruct(["a warm text"] * batch_size)
+    return StepCosts.of(loaded.verbalizer, loaded.pair.d_model, batch_size)
 
 
 def calibrate(
@@ -89,6 +88,7 @@ def calibrate(
     explainer: Explainer,
     embedder: Embedder,
     loading: Spent,
+    steps: StepCosts,
 ) -> Sample:
     """Run ``prompts`` and throw the dataset away. NLAError where none of them could be read."""
     from precompute.metering import PARTS, run_metered
@@ -112,7 +112,8 @@ def calibrate(
         tokens=meter.tokens["target"],
         answer_tokens=meter.tokens["answers"],
         readings=result["n_readings"],
-        text_tokens=meter.tokens["av"],
+        lengths=tuple(meter.text_lengths),
+        steps=steps,
         cpu_s={part: meter.spent[part].cpu_s for part in PARTS},
         wall_s={part: meter.spent[part].wall_s for part in PARTS},
         load_cpu_s=loading.cpu_s,
@@ -129,6 +130,7 @@ def foretell(
     explainer: Explainer,
     embedder: Embedder,
     loading: Spent,
+    steps: StepCosts,
     sample_readings: int | None = None,
 ) -> tuple[Sample, Size, Prediction]:
     """The small run, the size of the large one, and what that will take on this machine."""
@@ -138,8 +140,9 @@ def foretell(
     lengths = [len(prompt_ids(explainer.loaded.tokenizer, p.messages)[0]) for p in corpus.prompts]
     wanted = sample_readings or settings.batch_size
     prompts = chosen(corpus.prompts, lengths, -(-wanted // settings.samples))
-    sample = calibrate(prompts, settings, explainer, embedder, loading)
-    size = Size(len(lengths), sum(lengths), settings.samples, settings.batch_size)
+    sample = calibrate(prompts, settings, explainer, embedder, loading, steps)
+    shards = -(-len(lengths) // settings.shard_size)
+    size = Size(len(lengths), sum(lengths), settings.samples, settings.batch_size, shards)
     return sample, size, predict(sample, size)
 
 
@@ -172,21 +175,12 @@ def elsewhere(
     name: str, sample: Sample, size: Size, here: Prediction, explainer: Explainer
 ) -> Prediction:
     """An estimate for the GPU called ``name``, from its data sheet and the shares reached here."""
-    from precompute.benches.reading import Costs
     from precompute.benches.roofline import Machine
     from precompute.gpus import gpu
-    from precompute.prediction import Models, estimate, works
+    from precompute.prediction import estimate, works
 
-    loaded = explainer.loaded
-    parts, slot = loaded.verbalizer.parts, loaded.verbalizer.slot
-    models = Models(
-        Costs.of(loaded.target.model),
-        Costs.of(loaded.verbalizer.model),
-        Costs.of(loaded.reconstructor.model),
-        len(parts.layers),
-        1 + len(slot.suffix_ids) + len(slot.prefill_ids),
-        len(slot.prefix_ids),
-    )
+    parts = explainer.loaded.verbalizer.parts
+    models, there = _models(explainer, None), _models(explainer, GPU_ITEMSIZE)
     machine = Machine.of(parts.device, parts.product_dtype)
     small = works(models, sample.tokens, sample.readings, sample, size.batch_size)
     reached = {
@@ -194,9 +188,23 @@ def elsewhere(
         for part, work in small.items()
         if (seconds := sample.cpu_s[part]) > 0
     }
-    large = works(models, here.tokens, here.readings, sample, size.batch_size)
-    return estimate(
-        here, gpu(name), large, reached, models, parts.product_dtype.itemsize, size.batch_size
+    large = works(there, here.tokens, here.readings, sample, size.batch_size)
+    return estimate(here, gpu(name), large, reached, there, size.batch_size)
+
+
+def _models(explainer: Explainer, itemsize: int | None) -> Models:
+    """The three, with numbers of that many bytes, or as they are here."""
+    from precompute.benches.reading import Costs
+    from precompute.prediction import Models
+
+    loaded, slot = explainer.loaded, explainer.loaded.verbalizer.slot
+    return Models(
+        Costs.of(loaded.target.model, itemsize),
+        Costs.of(loaded.verbalizer.model, itemsize),
+        Costs.of(loaded.reconstructor.model, itemsize),
+        len(loaded.verbalizer.parts.layers),
+        1 + len(slot.suffix_ids) + len(slot.prefill_ids),
+        len(slot.prefix_ids),
     )
 
 
@@ -226,9 +234,9 @@ def main(args: argparse.Namespace) -> int:
         explainer = Explainer.load(args.nla, device=args.device, dtype=args.dtype, progress=say)
         embedder = MiniLM()
         embedder.embed(["a warm encoder"])
-        warm_up(explainer, settings.batch_size)
+        steps = warm_up(explainer, settings.batch_size)
     sample, size, found = foretell(
-        corpus, settings, explainer, embedder, loading, args.sample_readings
+        corpus, settings, explainer, embedder, loading, steps, args.sample_readings
     )
     if args.gpu:
         found = elsewhere(args.gpu, sample, size, found, explainer)

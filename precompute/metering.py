@@ -30,6 +30,7 @@ class Meter:
     device: torch.device
     spent: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    text_lengths: list[int] = field(default_factory=list)  # of the AV, in tokens, as they ended
     whole: Spent = field(default_factory=Spent)
 
     @contextmanager
@@ -97,6 +98,7 @@ class _Verbalizer(_Timed):
             if text is None:
                 return
             self._meter.tokens["av"] += text.n_tokens
+            self._meter.text_lengths.append(text.n_tokens)
             yield text
 
 

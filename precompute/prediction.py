@@ -1,9 +1,10 @@
 """From a small run to a large one: what a corpus will cost, by arithmetic alone.
 
 Knows what grows with tokens, what with readings, and what is paid once. Does not know how the small
-run was made (see cost.py). The decision a reader would question: nothing is modelled that the small
-run can show. Its seconds, its share of tokens that get a reading and its bytes are scaled; only a
-GPU that is not here is estimated from floors, by the shares of them that were reached here.
+run was made (see cost.py). The decision a reader would question: little is modelled that the small
+run can show. Its seconds, its share of tokens that get a reading and its bytes are scaled; the AV's
+seconds with regard to how full its batch is (see occupancy.py). Only a GPU that is not here is
+estimated from floors, by the shares of them that were reached here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 from precompute.benches.reading import Costs, Work
 from precompute.gpus import LAUNCH_S, LAUNCHES_A_BLOCK, Gpu
+from precompute.occupancy import StepCosts
 
 GPU_PASS_TOKENS = 16_384
 GPU_CONTEXT_GB = 1.0
@@ -27,7 +29,8 @@ class Sample:
     tokens: int  # of all transcripts, answers included
     answer_tokens: int
     readings: int
-    text_tokens: int  # of all explanations
+    lengths: tuple[int, ...]  # of the explanations, in tokens
+    steps: StepCosts
     cpu_s: Mapping[str, float]
     wall_s: Mapping[str, float]
     load_cpu_s: float
@@ -36,15 +39,20 @@ class Sample:
     bytes_written: int  # published files and shards
     peak_bytes: int  # of the process
 
+    @property
+    def text_tokens(self) -> int:
+        return sum(self.lengths)
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A corpus: prompts, their tokens with the chat template, and the batch it is run in."""
+    """A corpus: prompts, their tokens with the chat template, and how it is run."""
 
     prompts: int
     prompt_tokens: int
     samples: int
     batch_size: int
+    shards: int  # each of them ends with a batch that empties
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +91,12 @@ def extent(sample: Sample, size: Size) -> tuple[int, int]:
 
 
 def predict(sample: Sample, size: Size) -> Prediction:
-    """On this machine: the target by tokens, AV, AR and encoder by readings, the rest once."""
+    """On this machine: the target by tokens, AR and encoder by readings, the AV by its steps."""
     tokens, readings = extent(sample, size)
     by_tokens, by_readings = tokens / sample.tokens, readings / sample.readings
     factor = {
         "target": by_tokens,
-        "av": by_readings,
+        "av": _av(sample, size, readings),
         "ar": by_readings,
         "embedding": by_readings,
         "writing": 1.0,
@@ -106,6 +114,17 @@ def predict(sample: Sample, size: Size) -> Prediction:
         parts,
         is_estimate=False,
     )
+
+
+def _av(sample: Sample, size: Size, readings: int) -> float:
+    """How many times the AV's time of the small run, with texts as long as those."""
+    here = sample.steps.seconds(sample.lengths, size.batch_size)
+    each, more = divmod(readings, size.shards)
+    there = 0.0
+    for rows, shards in ((each, size.shards - more), (each + 1, more)):
+        some = [sample.lengths[i % len(sample.lengths)] for i in range(rows if shards else 0)]
+        there += shards * sample.steps.seconds(some, size.batch_size)
+    return there / here if here else readings / sample.readings
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,25 +169,23 @@ def estimate(
     work: Mapping[str, Work],
     reached: Mapping[str, float],
     models: Models,
-    itemsize: float,
     batch: int,
 ) -> Prediction:
     """On a GPU that is not here: floors by its data sheet over the shares ``reached`` here.
 
-    ``itemsize`` is the size of a number here; there, weights are read in two bytes each. Encoder
-    and writing take what they take here. A pass never takes less than starting its kernels.
+    ``work`` and ``models`` are of numbers of the size that they have there. Encoder and writing
+    take what they take here. A pass never takes less than starting its kernels.
     """
     parts: dict[str, float] = {}
     start = models.blocks * LAUNCHES_A_BLOCK * LAUNCH_S
     for part, asked in work.items():
-        shrunk = Work(asked.units, [(f, b * 2 / itemsize) for f, b in asked.passes])
-        floor = shrunk.floor(gpu.gflop_per_s, gpu.gbyte_per_s) / reached[part]
+        floor = asked.floor(gpu.gflop_per_s, gpu.gbyte_per_s) / reached[part]
         parts[part] = max(floor, len(asked.passes) * start)
     for part in ("embedding", "writing"):
         parts[part] = here.parts_s[part]
     weights = sum(c.blocks + c.head for c in (models.target, models.av, models.ar))
     cached = models.av.cached * batch * (models.own_prompt + models.shared_prompt + 80)
-    memory = GPU_CONTEXT_GB + (weights + cached) * 2 / itemsize
+    memory = GPU_CONTEXT_GB + weights + cached
     return Prediction(
         here.readings,
         here.tokens,

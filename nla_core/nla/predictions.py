@@ -101,7 +101,7 @@ def _blocks(parts: Parts, states: Tensor) -> Iterator[tuple[int, Tensor]]:
     if type(head) is not nn.Linear or hasattr(head, "_hf_hook") or parts.device.type != "cpu":
         yield 0, parts.logits(states)
         return
-    weight, bias = cast(Tensor, head.weight), cast(Tensor | None, head.bias)
+    weight, bias = head.weight, cast(Tensor | None, head.bias)
     for start in range(0, len(weight), VOCABULARY):
         block = slice(start, start + VOCABULARY)
         part = linear(states, weight[block], None if bias is None else bias[block])

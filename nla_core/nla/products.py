@@ -43,7 +43,7 @@ class PackedLinear(nn.Module):
         matrix = plain.weight.detach()
         if isinstance(plain, Conv1D):  # GPT-2 multiplies from the other side
             matrix = matrix.T.contiguous()
-        self.out_features, self.in_features = matrix.shape
+        self.out_features, self.in_features = (int(size) for size in matrix.shape)
         self.weight = nn.Parameter(plain.weight.detach().to("meta"), requires_grad=False)
         self.bias = plain.bias
         self._piece = piece or self.out_features

@@ -22,7 +22,8 @@ from precompute.benches.flops import Spent
 from precompute.benches.machine import conditions
 from precompute.corpus import Corpus, read_corpus
 from precompute.cost import foretell, warm_up
-from precompute.metering import run_metered
+from precompute.metering import PARTS, run_metered
+from precompute.occupancy import StepCosts
 from precompute.output import say, write_result
 from precompute.plan import Settings, make_plan
 
@@ -31,10 +32,15 @@ TOLERANCE = 0.25
 
 
 def held(
-    name: str, corpus: Corpus, settings: Settings, explainer: Explainer, embedder: Embedder
+    name: str,
+    corpus: Corpus,
+    settings: Settings,
+    explainer: Explainer,
+    embedder: Embedder,
+    steps: StepCosts,
 ) -> dict[str, Any]:
     """What was said and what happened; ``off`` is the error of the time by what happened."""
-    _, _, said = foretell(corpus, settings, explainer, embedder, Spent())
+    _, _, said = foretell(corpus, settings, explainer, embedder, Spent(), steps)
     plan = make_plan(
         corpus, pair=explainer.pair.describe(), settings=settings, name=name, limit=None
     )
@@ -49,6 +55,8 @@ def held(
         "readings_said": said.readings,
         "cpu_seconds": happened,
         "cpu_seconds_said": said.cpu_s,
+        "parts_cpu_s": {part: meter.spent[part].cpu_s for part in PARTS},
+        "parts_cpu_s_said": dict(said.parts_s),
         "disk_bytes": disk,
         "disk_bytes_said": said.disk_bytes,
         "off": said.cpu_s / happened - 1,
@@ -61,13 +69,13 @@ def main(args: argparse.Namespace) -> int:
     """Print what was said and what happened; fails where a time was off by more than 25 %."""
     load_before = os.getloadavg()[0]
     explainer, embedder, settings = loaded(args)
-    warm_up(explainer, settings.batch_size)
+    steps = warm_up(explainer, settings.batch_size)
     parts = explainer.loaded.verbalizer.parts
     corpora = []
     for name in FILES:
         whole = read_corpus([PROMPTS / f"{name}.jsonl"])
         n = corpus_of(whole, explainer, args.readings[0], settings.max_new_tokens)
-        corpora.append(held(name, whole.first(n), settings, explainer, embedder))
+        corpora.append(held(name, whole.first(n), settings, explainer, embedder, steps))
         found = corpora[-1]
         say(
             f"{name}: said {found['cpu_seconds_said']:.1f} s of CPU, took "

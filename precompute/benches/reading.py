@@ -93,11 +93,13 @@ class Costs:
     cached: float  # GB
 
     @classmethod
-    def of(cls, model: object) -> Costs:
+    def of(cls, model: object, itemsize: int | None = None) -> Costs:
+        """Of a loaded model; ``itemsize``: as if each of its numbers took so many bytes."""
         from nla_core.nla.families import parts_of
 
         parts, weights = parts_of(model), Weights.of(model)
-        weights_size, states_size = parts.product_dtype.itemsize, parts.dtype.itemsize
+        weights_size = itemsize or parts.product_dtype.itemsize
+        states_size = itemsize or parts.dtype.itemsize
         config = parts.config
         heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         width = getattr(config, "head_dim", None) or parts.d_model // config.num_attention_heads

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from precompute.benches.shapes import random_model
 from precompute.corpus import read_corpus
 from precompute.cost import chosen
 from precompute.gpus import gpu
+from precompute.occupancy import StepCosts
 from precompute.prediction import Sample, Size, estimate, extent, predict
 from scripts.bench import BENCHES, KEPT, PAGE, check, label_of
 from tests.tiny import D_MODEL, tiny_pair
@@ -206,7 +208,8 @@ SAMPLE = Sample(
     tokens=100,
     answer_tokens=20,
     readings=80,
-    text_tokens=3200,
+    lengths=(40,) * 80,
+    steps=StepCosts(0.1, 0.0, 0.01),
     cpu_s={"target": 10.0, "av": 40.0, "ar": 8.0, "embedding": 4.0, "writing": 2.0},
     wall_s={"target": 5.0, "av": 20.0, "ar": 4.0, "embedding": 2.0, "writing": 1.0},
     load_cpu_s=6.0,
@@ -218,7 +221,7 @@ SAMPLE = Sample(
 
 
 def test_a_corpus_of_the_samples_size_takes_what_the_sample_took() -> None:
-    same = predict(SAMPLE, Size(2, 80, 1, 64))
+    same = predict(SAMPLE, Size(2, 80, 1, 64, shards=1))
     assert (same.tokens, same.readings) == (100, 80)
     assert same.cpu_s == pytest.approx(6 + sum(SAMPLE.cpu_s.values()))
     assert same.disk_bytes == 9_000
@@ -226,13 +229,24 @@ def test_a_corpus_of_the_samples_size_takes_what_the_sample_took() -> None:
 
 
 def test_what_is_paid_once_is_paid_once() -> None:
-    size = Size(20, 800, 1, 64)
+    size = Size(20, 800, 1, 64, shards=3)
     assert extent(SAMPLE, size) == (1000, 800)
     found = predict(SAMPLE, size)
     assert found.cpu_s == pytest.approx(6 + 10 * (10 + 40 + 8 + 4) + 2)
     assert found.disk_bytes == 81_000
     assert found.usd(2.0) == pytest.approx(found.wall_s / 1800)
-    assert extent(SAMPLE, Size(20, 800, 1, 64))[1] * 1 == 800
+    assert extent(SAMPLE, Size(20, 800, 1, 64, shards=3))[1] * 1 == 800
+
+
+def test_a_batch_that_empties_is_not_scaled_up() -> None:
+    """80 texts in 64 places take the steps of two batches; 800 take those of 13, not of 20."""
+    by_steps = replace(SAMPLE, steps=StepCosts(0.0, 1.0, 0.0))
+    found = predict(by_steps, Size(20, 800, 1, 64, shards=1))
+    assert found.parts_s["av"] == pytest.approx(SAMPLE.cpu_s["av"] * 13 / 2)
+    cut = predict(by_steps, Size(20, 800, 1, 64, shards=3))  # 267 and twice 266: five batches each
+    assert cut.parts_s["av"] == pytest.approx(SAMPLE.cpu_s["av"] * 15 / 2)
+    nothing = predict(replace(SAMPLE, steps=StepCosts(0.0, 0.0, 0.0)), Size(20, 800, 1, 64, 1))
+    assert nothing.parts_s["av"] == pytest.approx(SAMPLE.cpu_s["av"] * 10)
 
 
 def test_an_estimate_for_a_gpu_goes_by_the_shares_reached_here() -> None:
@@ -241,15 +255,15 @@ def test_an_estimate_for_a_gpu_goes_by_the_shares_reached_here() -> None:
 
     costs = Costs(position=15.0, logits=1.0, blocks=15.0, head=1.0, cached=1e-3)
     models = Models(costs, costs, costs, 32, 15, 50)
-    here = predict(SAMPLE, Size(2, 80, 1, 64))
+    here = predict(SAMPLE, Size(2, 80, 1, 64, shards=1))
     works = {part: Work(1, [(9_890.0, 0.0)]) for part in ("target", "av", "ar")}
     half = dict.fromkeys(works, 0.5)
-    found = estimate(here, gpu("h100"), works, half, models, itemsize=2.0, batch=64)
+    found = estimate(here, gpu("h100"), works, half, models, batch=64)
     assert found.parts_s["av"] == pytest.approx(0.02)
     assert found.is_estimate
     assert found.memory_bytes > 48e9
     tiny = {part: Work(1, [(0.0, 0.0)] * 1000) for part in works}
-    slow = estimate(here, gpu("h100"), tiny, half, models, itemsize=2.0, batch=64)
+    slow = estimate(here, gpu("h100"), tiny, half, models, batch=64)
     assert slow.parts_s["av"] > 1, "kernels have to be started"
     with pytest.raises(NLAError, match="'abacus'"):
         gpu("abacus")
@@ -347,7 +361,12 @@ def test_a_metered_run_is_the_same_run(loaded: LoadedPair, tmp_path: Path) -> No
     explainer = Explainer(loaded)
     settings = Settings(max_new_tokens=2, explanation_tokens=3, batch_size=400, dtype="float32")
     sample, size, said = foretell(
-        Corpus(prompts, ()), settings, explainer, Embedder(), Spent(1.0, 1.0)
+        Corpus(prompts, ()),
+        settings,
+        explainer,
+        Embedder(),
+        Spent(1.0, 1.0),
+        StepCosts(0.01, 0.01, 0.001),
     )
     assert size.prompts == sample.prompts == 2
     assert said.readings == sample.readings > 5
