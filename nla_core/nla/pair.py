@@ -205,14 +205,28 @@ def load_pair(
             "d_model", pair.d_model, target.parts.d_model, "Use the target that the pair explains"
         )
     progress("Loading the verbalizer")
-    av = load_half(pair.av_dir, base.folder, dtype=kind, device=place())
-    av = pack_products(sharpen(av))
-    verbalizer = LocalVerbalizer(av, tokenizer, pair.av)
+    verbalizer = load_verbalizer(
+        pair.av_dir, pair.av, base.folder, tokenizer, dtype=kind, device=place()
+    )
     progress("Loading the reconstructor")
     reconstructor = load_reconstructor(
         pair.ar_dir, pair.ar, base.folder, tokenizer, dtype=kind, device=place()
     )
     return LoadedPair(pair, target, verbalizer, reconstructor, tokenizer)
+
+
+def load_verbalizer(
+    folder: Path,
+    sidecar: Sidecar,
+    base: Path,
+    tokenizer: Any,
+    *,
+    dtype: torch.dtype,
+    device: torch.device | Placement,
+) -> LocalVerbalizer:
+    """An AV by itself; ``base`` is the target's folder, needed where the AV is an adapter."""
+    model = load_half(folder, base, dtype=dtype, device=device)
+    return LocalVerbalizer(pack_products(sharpen(model)), tokenizer, sidecar)
 
 
 def load_reconstructor(

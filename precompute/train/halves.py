@@ -16,9 +16,9 @@ import torch
 
 from nla_core.errors import NLAError
 from nla_core.nla.checkpoints import Resolved, load_tokenizer, resolve
-from nla_core.nla.pair import load_half, pair_halves
 from nla_core.nla.pair import load_reconstructor as load_ar
-from nla_core.nla.products import pack_products
+from nla_core.nla.pair import load_verbalizer as load_av
+from nla_core.nla.pair import pair_halves
 from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor
 from nla_core.nla.sidecar import FILE_NAME, Sidecar, load_sidecar
 from nla_core.nla.verbalizer import LocalVerbalizer
@@ -84,8 +84,14 @@ def find_halves(
 
 def load_verbalizer(halves: Halves, *, device: torch.device, dtype: torch.dtype) -> LocalVerbalizer:
     """The AV, frozen, its adapter merged."""
-    model = load_half(halves.av_dir, halves.base.folder, dtype=dtype, device=device)
-    return LocalVerbalizer(pack_products(model), halves.tokenizer, halves.av)
+    return load_av(
+        halves.av_dir,
+        halves.av,
+        halves.base.folder,
+        halves.tokenizer,
+        dtype=dtype,
+        device=device,
+    )
 
 
 def load_reconstructor(
