@@ -1,8 +1,7 @@
 """Attention of new tokens over a cache, for grouped query heads on a CPU.
 
-Knows a query of length one, as in every decode step, and a longer one with a mask, as after a
-shared prefix. Knows nothing of models. The
-decision a reader would question: torch's fused kernel spends its time on bookkeeping at this shape;
+Knows a query of length one, as in every decode step, and longer ones. Knows nothing of models. The
+decision a reader would question: for one token torch's fused kernel spends its time on bookkeeping;
 taking the query heads that share a key head as the rows of one small product gives the same numbers
 in a fraction of the time.
 
@@ -10,7 +9,7 @@ Rows that all begin with the same tokens need not hold, nor read, a copy of thei
 that is given them as a `SharedPrefix` multiplies the queries of all rows with the one copy there is
 (the inner step of Hydragen, Juravsky et al. 2024), and softmax runs over both parts at once.
 
-A pass without a mask, and a soft cap or dropout, goes to transformers' own implementation.
+A pass with a soft cap or dropout goes to transformers' own implementation.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def grouped_attention(
             key,
             value,
             attn_mask=attention_mask,
-            is_causal=attention_mask is None,
+            is_causal=attention_mask is None and getattr(module, "is_causal", True),
             scale=scaling,
             enable_gqa=True,
         )

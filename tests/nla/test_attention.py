@@ -103,13 +103,15 @@ def test_several_new_tokens_after_a_shared_prefix() -> None:
     torch.testing.assert_close(found, wanted.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
-def test_other_lengths_go_to_the_library() -> None:
+def test_whole_texts_without_a_mask() -> None:
     model = tiny_model()
     module = parts_of(model).layers[0].self_attn
     query, key, value = torch.randn(2, 4, 7, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 8)
-    found, _ = grouped_attention(module, query, key, value, None)
-    wanted = scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    torch.testing.assert_close(found, wanted.transpose(1, 2), atol=1e-5, rtol=1e-5)
+    for causal in (True, False):
+        module.is_causal = causal
+        found, _ = grouped_attention(module, query, key, value, None)
+        wanted = scaled_dot_product_attention(query, key, value, is_causal=causal, enable_gqa=True)
+        torch.testing.assert_close(found, wanted.transpose(1, 2), atol=1e-5, rtol=1e-5)
 
 
 def test_a_model_is_switched_and_says_the_same() -> None:
