@@ -88,6 +88,14 @@ def _of_device(device: str) -> list[Promise]:
         *(
             [
                 Promise(
+                    f"FVE in bfloat16 less that in float32{where}",
+                    f"precision-{device}",
+                    "difference",
+                    -0.005,
+                    is_ratio=False,
+                    digits=4,
+                ),
+                Promise(
                     f"FVE lost in bfloat16 beside float32, at most (95 %){where}",
                     f"precision-{device}",
                     "lost_at_most",
@@ -95,7 +103,7 @@ def _of_device(device: str) -> list[Promise]:
                     less_is_better=True,
                     is_ratio=False,
                     digits=4,
-                )
+                ),
             ]
             if device != "cpu"
             else []
