@@ -12,6 +12,7 @@ from torch import nn
 from nla_core.nla.families import parts_of
 from nla_core.nla.pair import find_pair, load_pair
 from nla_core.nla.products import PackedLinear, can_pack, pack_products
+from nla_core.nla.sharp_head import sharpen
 from tests.tiny import FAMILIES, tiny_model, tiny_pair
 
 pytestmark = pytest.mark.skipif(not can_pack(), reason="no oneDNN products on this machine")
@@ -53,7 +54,7 @@ def test_bfloat16_is_as_close_to_the_exact_states_packed_as_plain(rows: int) -> 
 @pytest.mark.skipif(not can_pack(torch.bfloat16), reason="no bfloat16 on this processor")
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_only_products_are_in_bfloat16(family: str) -> None:
-    """What lies between them is in float32, and so is what two modules share."""
+    """What lies between them is in float32."""
     plain = tiny_model(family).eval().requires_grad_(False).bfloat16().float()
     packed = pack_products(copy.deepcopy(plain).bfloat16())
     parts = parts_of(packed)
@@ -65,6 +66,15 @@ def test_only_products_are_in_bfloat16(family: str) -> None:
     assert states.dtype == torch.float32
     assert (states - exact).norm() < 0.8 * (half.float() - exact).norm()
     torch.testing.assert_close(packed(ids).logits, plain(ids).logits, rtol=0.1, atol=0.05)
+
+
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="no bfloat16 on this processor")
+def test_an_embedding_and_the_head_that_is_tied_to_it_stay_one() -> None:
+    model = tiny_model("llama").requires_grad_(False).bfloat16()
+    model.lm_head.weight = model.model.embed_tokens.weight
+    parts = parts_of(pack_products(sharpen(model)))
+    assert parts.head.weight is parts.embed.weight
+    assert parts.head.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("has", [True, False])
