@@ -125,14 +125,14 @@ def identity_of(explainer: Explainer) -> Identity:
     except Exception:  # a job will meet it, too, and tell its caller
         LOG.exception("Warming up failed")
         pace = 0.0
-    pair, model = explainer.pair, explainer.loaded.target.model
+    pair, parts = explainer.pair, explainer.loaded.target.parts
     return Identity(
         protocol=PROTOCOL,
         pair_id=pair.pair_id,
         revision=pair.revision,
         d_model=pair.d_model,
-        device=str(model.device),
-        dtype=str(model.dtype).removeprefix("torch."),
+        device=str(parts.device),
+        dtype=str(parts.product_dtype).removeprefix("torch."),
         megabytes=megabytes_of(explainer),
         tokens_per_s=pace,
     )
