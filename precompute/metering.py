@@ -30,7 +30,7 @@ class Meter:
     device: torch.device
     spent: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
     tokens: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    text_lengths: list[int] = field(default_factory=list)  # of the AV, in tokens, as they ended
+    text_lengths: list[int] = field(default_factory=list)  # of the AV, in tokens, row by row
     whole: Spent = field(default_factory=Spent)
 
     @contextmanager
@@ -92,14 +92,16 @@ class _Target(_Timed):
 class _Verbalizer(_Timed):
     def verbalize(self, *args: Any, **options: Any) -> Iterator[Any]:
         texts = iter(self._honest.verbalize(*args, **options))
+        lengths: dict[int, int] = {}
         while True:
             with self._meter.part("av"):
                 text = next(texts, None)
             if text is None:
-                return
+                break
             self._meter.tokens["av"] += text.n_tokens
-            self._meter.text_lengths.append(text.n_tokens)
+            lengths[text.row] = text.n_tokens
             yield text
+        self._meter.text_lengths += [lengths[row] for row in sorted(lengths)]
 
 
 class _Reconstructor(_Timed):

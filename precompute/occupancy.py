@@ -9,12 +9,14 @@ by its number of readings alone, it made predictions a third too long.
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from nla_core.nla.decoding import REFILL_SHARE
 from precompute.benches.flops import clock
 
 FEW, MORE = 2, 6  # tokens a row: what is between them is steps alone
@@ -61,8 +63,14 @@ class StepCosts:
 
 
 def steps(lengths: Sequence[int], slots: int) -> int:
-    """Decode steps until the last of them is whole, if each takes the first place that is free."""
-    free_at = [0] * min(slots, len(lengths))
-    for length in lengths:
-        heapq.heapreplace(free_at, free_at[0] + length)
-    return max(free_at, default=0)
+    """Decode steps until the last of them is whole, places being taken as `decode` does it."""
+    waiting, ends, now = deque(lengths), list[int](), 0
+    while waiting or ends:
+        free = slots - len(ends)
+        if free >= max(1, slots // REFILL_SHARE) or not ends:
+            for _ in range(min(free, len(waiting))):
+                heapq.heappush(ends, now + waiting.popleft())
+        now = heapq.heappop(ends)
+        while ends and ends[0] == now:
+            heapq.heappop(ends)
+    return now

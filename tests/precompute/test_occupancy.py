@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from nla_core.nla.decoding import REFILL_SHARE
+from nla_core.nla import decoding
 from nla_core.nla.pair import find_pair, load_pair
 from nla_core.nla.verbalizer import Verbalization
 from precompute import occupancy
@@ -26,22 +26,23 @@ def test_places_are_taken_as_they_become_free() -> None:
     assert steps([10] * 640, 64) == 100
 
 
+@pytest.mark.parametrize("slots", [1, 8, 16, 64])
 def test_as_many_steps_as_the_verbalizer_takes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slots: int
 ) -> None:
-    """But for the waiting until one place in eight is free."""
     verbalizer = load_pair(find_pair(tiny_pair(tmp_path)), device="cpu").verbalizer
+    verbalizer.stop_ids = frozenset()
+    monkeypatch.setattr(verbalizer, "_is_complete", lambda ids: len(ids) > ids[0] % 9)
     taken = []
-    step = verbalizer.model.forward
-    monkeypatch.setattr(
-        verbalizer.model, "forward", lambda *a, **k: (taken.append(1), step(*a, **k))[1]
-    )
+    pick = decoding._pick
+    monkeypatch.setattr(decoding, "_pick", lambda *args: (taken.append(1), pick(*args))[1])
     vectors = torch.randn(40, verbalizer.parts.d_model, generator=torch.Generator().manual_seed(0))
-    texts = list(
-        verbalizer.verbalize(vectors, seeds=[0] * 40, max_new_tokens=9, batch_size=REFILL_SHARE)
+    texts = verbalizer.verbalize(
+        vectors, seeds=range(40), temperature=1.0, max_new_tokens=20, batch_size=slots
     )
     lengths = [text.n_tokens for text in sorted(texts, key=lambda text: text.row)]
-    assert abs(len(taken) - steps(lengths, REFILL_SHARE)) <= len(texts) / REFILL_SHARE + 2
+    assert len(set(lengths)) > 4
+    assert len(taken) == steps(lengths, slots)
 
 
 class _Clockwork:
