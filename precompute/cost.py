@@ -116,6 +116,7 @@ def calibrate(
         steps=steps,
         cpu_s={part: meter.spent[part].cpu_s for part in PARTS},
         wall_s={part: meter.spent[part].wall_s for part in PARTS},
+        answers_cpu_s=meter.spent["answers"].cpu_s,
         load_cpu_s=loading.cpu_s,
         load_wall_s=loading.wall_s,
         bytes_once=_bytes_of_empty_tables(),
@@ -141,8 +142,13 @@ def foretell(
     wanted = sample_readings or settings.batch_size
     prompts = chosen(corpus.prompts, lengths, -(-wanted // settings.samples))
     sample = calibrate(prompts, settings, explainer, embedder, loading, steps)
-    shards = -(-len(lengths) // settings.shard_size)
-    size = Size(len(lengths), sum(lengths), settings.samples, settings.batch_size, shards)
+    size = Size(
+        prompts=len(lengths),
+        prompt_tokens=sum(lengths),
+        samples=settings.samples,
+        batch_size=settings.batch_size,
+        shard_size=settings.shard_size,
+    )
     return sample, size, predict(sample, size)
 
 

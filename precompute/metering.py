@@ -25,7 +25,10 @@ PARTS = ("target", "av", "ar", "embedding", "writing")
 
 @dataclass(slots=True)
 class Meter:
-    """Seconds by part, and how many tokens each of the models went through or wrote."""
+    """Seconds by part, and how many tokens each of the models went through or wrote.
+
+    ``answers`` are a part of the target's seconds.
+    """
 
     device: torch.device
     spent: dict[str, Spent] = field(default_factory=lambda: defaultdict(Spent))
@@ -78,7 +81,7 @@ class _Timed:
 
 class _Target(_Timed):
     def answer(self, *args: Any, **options: Any) -> Any:
-        with self._meter.part("target"):
+        with self._meter.part("target"), self._meter.part("answers"):
             answers = self._honest.answer(*args, **options)
         self._meter.tokens["answers"] += sum(len(answer.ids) for answer in answers)
         return answers

@@ -33,6 +33,7 @@ class Sample:
     steps: StepCosts
     cpu_s: Mapping[str, float]
     wall_s: Mapping[str, float]
+    answers_cpu_s: float  # of the target's
     load_cpu_s: float
     load_wall_s: float
     bytes_once: int  # of files without rows
@@ -52,7 +53,11 @@ class Size:
     prompt_tokens: int
     samples: int
     batch_size: int
-    shards: int  # each of them ends with a batch that empties
+    shard_size: int  # prompts that are answered together, and read until the batch empties
+
+    @property
+    def shards(self) -> int:
+        return -(-self.prompts // self.shard_size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +96,11 @@ def extent(sample: Sample, size: Size) -> tuple[int, int]:
 
 
 def predict(sample: Sample, size: Size) -> Prediction:
-    """On this machine: the target by tokens, AR and encoder by readings, the AV by its steps."""
+    """On this machine: AV and answers by steps, AR and encoder by readings, the rest by tokens."""
     tokens, readings = extent(sample, size)
     by_tokens, by_readings = tokens / sample.tokens, readings / sample.readings
     factor = {
-        "target": by_tokens,
+        "target": _target(sample, size, by_tokens),
         "av": _av(sample, size, readings),
         "ar": by_readings,
         "embedding": by_readings,
@@ -113,6 +118,25 @@ def predict(sample: Sample, size: Size) -> Prediction:
         sample.bytes_once + round(rows * by_readings),
         parts,
         is_estimate=False,
+    )
+
+
+def _target(sample: Sample, size: Size, by_tokens: float) -> float:
+    """How many times the target's time of the small run.
+
+    It answers the prompts of a shard together, in steps that are taken to cost more by the row as
+    they do in the AV, which is a model of the same shape.
+    """
+
+    def answering(prompts: int) -> float:
+        full, more = divmod(prompts, size.shard_size)
+        batches = [size.shard_size] * full + [more] * bool(more)
+        return sum(sample.steps.step_s + rows * sample.steps.row_s for rows in batches)
+
+    target, here = sample.cpu_s["target"], answering(sample.prompts)
+    share = sample.answers_cpu_s / target if target and here else 0.0
+    return (
+        by_tokens if not share else (1 - share) * by_tokens + share * answering(size.prompts) / here
     )
 
 

@@ -212,6 +212,7 @@ SAMPLE = Sample(
     steps=StepCosts(0.1, 0.0, 0.01),
     cpu_s={"target": 10.0, "av": 40.0, "ar": 8.0, "embedding": 4.0, "writing": 2.0},
     wall_s={"target": 5.0, "av": 20.0, "ar": 4.0, "embedding": 2.0, "writing": 1.0},
+    answers_cpu_s=0.0,
     load_cpu_s=6.0,
     load_wall_s=7.0,
     bytes_once=1_000,
@@ -221,7 +222,7 @@ SAMPLE = Sample(
 
 
 def test_a_corpus_of_the_samples_size_takes_what_the_sample_took() -> None:
-    same = predict(SAMPLE, Size(2, 80, 1, 64, shards=1))
+    same = predict(SAMPLE, Size(2, 80, 1, 64, 20))
     assert (same.tokens, same.readings) == (100, 80)
     assert same.cpu_s == pytest.approx(6 + sum(SAMPLE.cpu_s.values()))
     assert same.disk_bytes == 9_000
@@ -229,24 +230,32 @@ def test_a_corpus_of_the_samples_size_takes_what_the_sample_took() -> None:
 
 
 def test_what_is_paid_once_is_paid_once() -> None:
-    size = Size(20, 800, 1, 64, shards=3)
+    size = Size(20, 800, 1, 64, 8)
     assert extent(SAMPLE, size) == (1000, 800)
     found = predict(SAMPLE, size)
     assert found.cpu_s == pytest.approx(6 + 10 * (10 + 40 + 8 + 4) + 2)
     assert found.disk_bytes == 81_000
     assert found.usd(2.0) == pytest.approx(found.wall_s / 1800)
-    assert extent(SAMPLE, Size(20, 800, 1, 64, shards=3))[1] * 1 == 800
+    assert extent(SAMPLE, Size(20, 800, 1, 64, 8))[1] * 1 == 800
 
 
 def test_a_batch_that_empties_is_not_scaled_up() -> None:
     """80 texts in 64 places take the steps of two batches; 800 take those of 13, not of 20."""
     by_steps = replace(SAMPLE, steps=StepCosts(0.0, 1.0, 0.0))
-    found = predict(by_steps, Size(20, 800, 1, 64, shards=1))
+    found = predict(by_steps, Size(20, 800, 1, 64, 20))
     assert found.parts_s["av"] == pytest.approx(SAMPLE.cpu_s["av"] * 13 / 2)
-    cut = predict(by_steps, Size(20, 800, 1, 64, shards=3))  # 267 and twice 266: five batches each
+    cut = predict(by_steps, Size(20, 800, 1, 64, 8))  # 267 and twice 266: five batches each
     assert cut.parts_s["av"] == pytest.approx(SAMPLE.cpu_s["av"] * 15 / 2)
-    nothing = predict(replace(SAMPLE, steps=StepCosts(0.0, 0.0, 0.0)), Size(20, 800, 1, 64, 1))
+    nothing = predict(replace(SAMPLE, steps=StepCosts(0.0, 0.0, 0.0)), Size(20, 800, 1, 64, 20))
     assert nothing.parts_s["av"] == pytest.approx(SAMPLE.cpu_s["av"] * 10)
+
+
+def test_prompts_of_a_shard_are_answered_together() -> None:
+    """Of 10 s for two prompts 6 are answers: again for each shard, and a little for its rows."""
+    answered = replace(SAMPLE, answers_cpu_s=6.0, steps=StepCosts(0.0, 8.0, 1.0))
+    assert predict(answered, Size(2, 80, 1, 64, 8)).parts_s["target"] == pytest.approx(10.0)
+    found = predict(answered, Size(20, 800, 1, 64, 8))  # 8, 8 and 4 prompts: 16, 16 and 12 for 10
+    assert found.parts_s["target"] == pytest.approx(4.0 * 10 + 6.0 * 44 / 10)
 
 
 def test_an_estimate_for_a_gpu_goes_by_the_shares_reached_here() -> None:
@@ -255,7 +264,7 @@ def test_an_estimate_for_a_gpu_goes_by_the_shares_reached_here() -> None:
 
     costs = Costs(position=15.0, logits=1.0, blocks=15.0, head=1.0, cached=1e-3)
     models = Models(costs, costs, costs, 32, 15, 50)
-    here = predict(SAMPLE, Size(2, 80, 1, 64, shards=1))
+    here = predict(SAMPLE, Size(2, 80, 1, 64, 20))
     works = {part: Work(1, [(9_890.0, 0.0)]) for part in ("target", "av", "ar")}
     half = dict.fromkeys(works, 0.5)
     found = estimate(here, gpu("h100"), works, half, models, batch=64)
