@@ -96,7 +96,7 @@ def extent(sample: Sample, size: Size) -> tuple[int, int]:
 
 
 def predict(sample: Sample, size: Size) -> Prediction:
-    """On this machine: AV and answers by steps, AR and encoder by readings, the rest by tokens."""
+    """On this machine: AV and answers by their steps, AR and encoder by readings, writing once."""
     tokens, readings = extent(sample, size)
     by_tokens, by_readings = tokens / sample.tokens, readings / sample.readings
     factor = {
