@@ -134,10 +134,10 @@ def _target(sample: Sample, size: Size, by_tokens: float) -> float:
         return sum(sample.steps.step_s + rows * sample.steps.row_s for rows in batches)
 
     target, here = sample.cpu_s["target"], answering(sample.prompts)
-    share = sample.answers_cpu_s / target if target and here else 0.0
-    return (
-        by_tokens if not share else (1 - share) * by_tokens + share * answering(size.prompts) / here
-    )
+    if not target or not here:
+        return by_tokens
+    share = sample.answers_cpu_s / target
+    return (1 - share) * by_tokens + share * answering(size.prompts) / here
 
 
 def _av(sample: Sample, size: Size, readings: int) -> float:
