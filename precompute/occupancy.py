@@ -3,7 +3,7 @@
 Knows how places are filled as rows end. Knows nothing of corpora. The decision a reader would
 question: a step is taken to cost something by itself and something a row, and both are measured
 with a full batch and with an eighth of one. A small run ends with a batch that empties; scaled up
-by its number of readings alone, it made predictions a third too long.
+by its number of readings alone, it made one of three predictions a third too long.
 """
 
 from __future__ import annotations
