@@ -137,7 +137,9 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
     from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
     from nla_core.nla.devices import pick_device, pick_dtype
     from nla_core.nla.target import Target
+    from precompute.train.corpus import Document
     from precompute.train.data import DataSettings, prepare
+    from precompute.train.notes import AnnotatedDocument, is_annotated, read_annotated
     from precompute.train.sources import Reading, check_splits, load_documents
 
     settings = DataSettings(
@@ -151,8 +153,12 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
     )
     teacher = from_arguments(args)
     # What is wrong with the text is told before minutes go into loading models.
-    documents = load_documents(args.corpus, Reading(args.text_column, args.max_documents))
-    check_splits(documents, settings.wanted())
+    documents: list[Document] | list[AnnotatedDocument]
+    if is_annotated(Path(args.corpus)):
+        documents = read_annotated(Path(args.corpus))[: args.max_documents]
+    else:
+        documents = load_documents(args.corpus, Reading(args.text_column, args.max_documents))
+        check_splits(documents, settings.wanted())
     base = resolve(args.target)
     device = pick_device(args.device)
     model = load_causal_lm(base.folder, dtype=pick_dtype(device, args.dtype), device=device)

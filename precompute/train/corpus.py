@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from nla_core.errors import NLAError
@@ -41,6 +41,8 @@ class Window:
     pieces: tuple[Piece, ...]
     is_chat: bool
     wants_answer: bool = False
+    notes: Mapping[int, str] | None = field(default=None, hash=False)
+    """Of an annotated text: the note that labels each token which has one."""
 
 
 def split_of(doc_id: str) -> str:

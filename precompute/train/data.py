@@ -21,10 +21,11 @@ from nla_core.nla.checkpoints import Resolved
 from nla_core.nla.target import Target
 from nla_core.store.files import explained, sha256_json
 from precompute.output import say
-from precompute.train import record
+from precompute.train import notes, record
 from precompute.train.corpus import SPLITS, Document, Window, split_of, windows
 from precompute.train.examples import build_examples, labelable
 from precompute.train.labels import Idf
+from precompute.train.notes import AnnotatedDocument
 from precompute.train.parts import drop_parts_from, part_is_done, read_rows, write_part
 from precompute.train.sources import digest_of
 from precompute.train.teachers.base import Teacher
@@ -66,7 +67,7 @@ class Chunk:
 
 
 def prepare(
-    documents: Sequence[Document],
+    documents: Sequence[Document] | Sequence[AnnotatedDocument],
     base: Resolved,
     target: Target,
     out: Path,
@@ -83,7 +84,7 @@ def prepare(
     hears of every part written. Returns examples a split. Raises NLAError for data of another
     configuration in ``out``, and where another process is writing there.
     """
-    idf = Idf.fit(d.text for d in documents)
+    idf = Idf.fit(d.text for d in documents if isinstance(d, Document))
     with explained(out):
         out.mkdir(parents=True, exist_ok=True)
     try:
@@ -125,7 +126,7 @@ def prepare(
 
 
 def _config(
-    documents: Sequence[Document],
+    documents: Sequence[Document] | Sequence[AnnotatedDocument],
     base: Resolved,
     target: Target,
     settings: DataSettings,
@@ -137,16 +138,38 @@ def _config(
         "layer": target.layer,
         "d_model": target.parts.d_model,
         "compute_dtype": str(target.parts.dtype).removeprefix("torch."),
-        "corpus": {"documents": len(documents), "sha256": digest_of(documents)},
+        "corpus": {"documents": len(documents), "sha256": _digest(documents)},
         "settings": asdict(settings),
         "teacher": teacher.config(),
     }
 
 
+def _digest(documents: Sequence[Document] | Sequence[AnnotatedDocument]) -> str:
+    annotated = [d for d in documents if isinstance(d, AnnotatedDocument)]
+    plain = [d for d in documents if isinstance(d, Document)]
+    return notes.digest_of(annotated) if annotated else digest_of(plain)
+
+
 def _chunks(
-    documents: Sequence[Document], target: Target, settings: DataSettings
+    documents: Sequence[Document] | Sequence[AnnotatedDocument],
+    target: Target,
+    settings: DataSettings,
 ) -> dict[str, list[Chunk]]:
     """The windows of each split, cut and gathered; NLAError where no document is long enough."""
+    annotated = [d for d in documents if isinstance(d, AnnotatedDocument)]
+    documents = [d for d in documents if isinstance(d, Document)]
+    if annotated:
+        return {
+            split: _gathered(
+                split,
+                [
+                    notes.window_of(one, target.tokenizer, settings.max_tokens)
+                    for one in annotated
+                    if notes.split_of(one.doc_id) == split
+                ],
+            )
+            for split in notes.SPLITS
+        }
     chunks: dict[str, list[Chunk]] = {}
     for number, (split, wanted) in enumerate(settings.wanted().items()):
         if not wanted:
@@ -166,12 +189,16 @@ def _chunks(
                 why="All of its documents are too short",
                 fix="Give longer documents",
             )
-        starts = range(0, len(cut), CHUNK_WINDOWS)
-        chunks[split] = [
-            Chunk(split, index, tuple(cut[start : start + CHUNK_WINDOWS]))
-            for index, start in enumerate(starts)
-        ]
+        chunks[split] = _gathered(split, cut)
     return chunks
+
+
+def _gathered(split: str, cut: Sequence[Window]) -> list[Chunk]:
+    starts = range(0, len(cut), CHUNK_WINDOWS)
+    return [
+        Chunk(split, index, tuple(cut[start : start + CHUNK_WINDOWS]))
+        for index, start in enumerate(starts)
+    ]
 
 
 def _unfinished(chunks: dict[str, list[Chunk]], out: Path, config: dict[str, Any]) -> list[Chunk]:

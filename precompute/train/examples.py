@@ -93,7 +93,8 @@ def build_examples(
             top = [target.tokenizer.decode([i]) for i in trace.top_ids[position].tolist()]
             probs = trace.top_probs[position].tolist()
             seen = window.pieces[: position + 1]
-            requests.append(LabelRequest(seen, tuple(top), tuple(probs), rng.getrandbits(32)))
+            note = None if window.notes is None else window.notes[position]
+            requests.append(LabelRequest(seen, tuple(top), tuple(probs), rng.getrandbits(32), note))
             places.append((window, position))
             kept.append(trace.hidden[position])
     labels = teacher.label(requests)
@@ -147,9 +148,12 @@ def _positions(window: Window, count: int, rng: random.Random) -> list[int]:
 
 
 def labelable(window: Window) -> list[int]:
-    """Content positions of a window with some context before them."""
+    """Content positions of a window with some context, and where it is annotated, a note."""
     return [
         i
         for i, piece in enumerate(window.pieces)
-        if piece.section is Section.CONTENT and piece.text and i >= FIRST_POSITION
+        if piece.section is Section.CONTENT
+        and piece.text
+        and i >= FIRST_POSITION
+        and (window.notes is None or i in window.notes)
     ]

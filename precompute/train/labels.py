@@ -83,6 +83,26 @@ def structured_label(
     return " ".join([*parts, f"Text: {tail}"])
 
 
+def note_label(
+    note: str,
+    pieces: Sequence[Piece],
+    top_tokens: Sequence[str],
+    top_probs: Sequence[float],
+    *,
+    rng: random.Random | None = None,
+) -> str:
+    """A label in natural language: the note, the target's next tokens, the running text.
+
+    The note comes first because that is what people read; the running text comes last because the
+    AR reads the last token. See docs/experiments.md for what was measured.
+    """
+    length = rng.randint(*TAIL_TOKENS) if rng else sum(TAIL_TOKENS) // 2
+    parts = [tidy(note)]
+    if following := next_words(top_tokens, top_probs):
+        parts.append(f"Next: {' / '.join(following)}.")
+    return " ".join([*parts, f"Text: {tail_text(pieces, length)}"])
+
+
 def place(pieces: Sequence[Piece]) -> str:
     """Who speaks, and what kind of text it is: ``Answer, prose``; raw text has no speaker."""
     last = pieces[-1]

@@ -30,6 +30,8 @@ class LabelRequest:
     top_tokens: tuple[str, ...]
     top_probs: tuple[float, ...]
     seed: int
+    note: str | None = None
+    """What a person or a language model wrote of this place, where the corpus is annotated."""
 
     @property
     def last(self) -> Piece:

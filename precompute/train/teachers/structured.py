@@ -15,7 +15,7 @@ from typing import Any
 
 from nla_core.nla.checkpoints import sha256_of
 from precompute.train import labels
-from precompute.train.labels import Idf, structured_label
+from precompute.train.labels import Idf, note_label, structured_label
 from precompute.train.teachers.base import STRUCTURED, Label, LabelRequest
 
 
@@ -42,6 +42,14 @@ class StructuredTeacher:
         return None
 
     def _text(self, request: LabelRequest) -> str:
+        if request.note is not None:
+            return note_label(
+                request.note,
+                request.pieces,
+                request.top_tokens,
+                request.top_probs,
+                rng=random.Random(request.seed),
+            )
         return structured_label(
             request.pieces,
             request.top_tokens,
