@@ -11,10 +11,11 @@ import argparse
 import math
 from pathlib import Path
 
-from nla_core.errors import EXIT_OK
+from nla_core.errors import EXIT_OK, NLAError
 from nla_core.nla.checkpoints import DEFAULT_TARGET
 from precompute.output import write_result
 from precompute.train import cli_rl
+from precompute.train.teachers.base import STRUCTURED
 from precompute.train.teachers.settings import add_arguments as add_teacher
 from precompute.train.teachers.settings import confirm_on_terminal, from_arguments
 
@@ -155,6 +156,12 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
     # What is wrong with the text is told before minutes go into loading models.
     documents: list[Document] | list[AnnotatedDocument]
     if is_annotated(Path(args.corpus)):
+        if teacher.kind != STRUCTURED:
+            raise NLAError(
+                f"{args.corpus} holds its own labels",
+                why=f"It is an annotated corpus, and --teacher {teacher.kind} would replace them",
+                fix="Leave --teacher out, or give the texts without their notes",
+            )
         documents = read_annotated(Path(args.corpus))[: args.max_documents]
     else:
         documents = load_documents(args.corpus, Reading(args.text_column, args.max_documents))

@@ -159,16 +159,22 @@ def _chunks(
     annotated = [d for d in documents if isinstance(d, AnnotatedDocument)]
     documents = [d for d in documents if isinstance(d, Document)]
     if annotated:
+        by_split = {
+            split: [one for one in annotated if notes.split_of(one.doc_id) == split]
+            for split in notes.SPLITS
+        }
+        if not all(by_split.values()):
+            raise NLAError(
+                "The annotated corpus is too small for its splits",
+                why=", ".join(f"{split} got {len(got)} texts" for split, got in by_split.items()),
+                fix="Give at least a few dozen texts",
+            )
         return {
             split: _gathered(
                 split,
-                [
-                    notes.window_of(one, target.tokenizer, settings.max_tokens)
-                    for one in annotated
-                    if notes.split_of(one.doc_id) == split
-                ],
+                [notes.window_of(one, target.tokenizer, settings.max_tokens) for one in got],
             )
-            for split in notes.SPLITS
+            for split, got in by_split.items()
         }
     chunks: dict[str, list[Chunk]] = {}
     for number, (split, wanted) in enumerate(settings.wanted().items()):

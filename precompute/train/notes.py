@@ -6,18 +6,18 @@ it. The form is that of ``docs/train-your-own.md``; anybody can bring such a fil
 
 from __future__ import annotations
 
+import codecs
 import hashlib
-import io
 import json
 import lzma
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from nla_core.errors import NLAError
 from nla_core.nla.layout import Piece, Prompt, prompt_ids, raw_pieces
-from nla_core.prompts import messages_of, text_of
+from nla_core.prompts import json_of, messages_of, text_of
 from nla_core.schema import Section
 from precompute.train.corpus import Window
 
@@ -50,18 +50,23 @@ class AnnotatedDocument:
 
 def is_annotated(path: Path) -> bool:
     """Whether the first line of a JSON-lines file holds notes."""
+    return "notes" in first_line(path)
+
+
+def first_line(path: Path) -> Mapping[str, Any]:
+    """The object in the first line of a JSON-lines file; empty where there is none."""
     if not path.name.endswith((".jsonl", ".jsonl.xz")):
-        return False
+        return {}
     try:
         with _opened(path) as lines:
-            first = json.loads(next(iter(lines), "null"))
-    except (OSError, ValueError, lzma.LZMAError):
-        return False
-    return isinstance(first, dict) and "notes" in first
+            first = json_of(next(iter(lines), b"null").removeprefix(codecs.BOM_UTF8))
+    except (OSError, EOFError, ValueError, lzma.LZMAError):
+        return {}
+    return first if isinstance(first, dict) else {}
 
 
-def read_annotated(path: Path) -> list[AnnotatedDocument]:
-    """All documents of an annotated file.
+def read_annotated(path: Path, *, with_notes: bool = True) -> list[AnnotatedDocument]:
+    """All documents of an annotated file; ``with_notes=False`` reads the same form without notes.
 
     Raises NLAError that names the lines with mistakes; nothing is taken then.
     """
@@ -71,38 +76,46 @@ def read_annotated(path: Path) -> list[AnnotatedDocument]:
     try:
         with _opened(path) as lines:
             for number, line in enumerate(lines, 1):
+                line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
                 if not line.strip():
                     continue
                 try:
-                    document = document_of(json.loads(line))
+                    document = document_of(json_of(line), with_notes=with_notes)
                     if document.doc_id in ids:
                         raise ValueError(
                             f"field 'doc_id': {document.doc_id!r} stands in line "
                             f"{ids[document.doc_id]} too"
                         )
-                except (ValueError, RecursionError) as error:
+                except ValueError as error:
                     mistakes.append(f"line {number}: {error}")
                 else:
                     ids[document.doc_id] = number
                     documents.append(document)
-    except (OSError, lzma.LZMAError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, lzma.LZMAError) as error:
         raise NLAError(
             f"{path} cannot be read as an annotated corpus",
             why=str(error),
             fix="Give UTF-8 JSON lines, plain or packed with xz",
         ) from None
-    if mistakes or not documents:
-        shown = mistakes[:MISTAKES_SHOWN] or ["it holds no line"]
-        more = len(mistakes) - len(shown)
-        raise NLAError(
-            f"{path} has {len(mistakes):,} lines that are not annotated texts",
-            why="; ".join(shown) + (f"; and {more:,} more" if more > 0 else ""),
-            fix="Mend or remove these lines; nothing was taken",
-        )
+    if not documents and not mistakes:
+        raise NLAError(f"{path} is empty", why="It holds no text", fix="Give JSON lines")
+    refuse(path, mistakes, "not annotated texts" if with_notes else "not texts")
     return documents
 
 
-def document_of(value: Any) -> AnnotatedDocument:
+def refuse(path: Path, mistakes: Sequence[str], what: str) -> None:
+    """Raise NLAError that lists the first mistakes; return where there is none."""
+    if not mistakes:
+        return
+    more = len(mistakes) - MISTAKES_SHOWN
+    raise NLAError(
+        f"{path} has {len(mistakes):,} lines that are {what}",
+        why="; ".join(mistakes[:MISTAKES_SHOWN]) + (f"; and {more:,} more" if more > 0 else ""),
+        fix="Correct or remove these lines; nothing was taken",
+    )
+
+
+def document_of(value: Any, *, with_notes: bool = True) -> AnnotatedDocument:
     """One line of an annotated file. Raises ValueError that begins with the field."""
     if not isinstance(value, dict):
         raise ValueError("expected an object")
@@ -116,9 +129,10 @@ def document_of(value: Any) -> AnnotatedDocument:
     else:
         prompt = messages_of(value["messages"], may_answer=True)
         turns = [message["content"] for message in prompt]
-    if not isinstance(value.get("notes"), list) or not value["notes"]:
+    given = value.get("notes") if with_notes else []
+    if not isinstance(given, list) or (with_notes and not given):
         raise ValueError("field 'notes': expected a list of at least one note")
-    notes = tuple(_note(note, i, turns) for i, note in enumerate(value["notes"]))
+    notes = tuple(_note(note, i, turns) for i, note in enumerate(given))
     for i, (before, after) in enumerate(zip(notes, notes[1:], strict=False), 1):
         if (after.turn, after.end) <= (before.turn, before.end):
             raise ValueError(f"field 'notes[{i}]': its mark does not come after the one before")
@@ -154,9 +168,7 @@ def window_of(document: AnnotatedDocument, tokenizer: Any, max_tokens: int) -> W
     return Window(document.doc_id, document.source, tuple(ids), tuple(pieces), is_chat, notes=marks)
 
 
-def notes_by_position(
-    pieces: Sequence[Piece], document: AnnotatedDocument
-) -> Mapping[int, str]:
+def notes_by_position(pieces: Sequence[Piece], document: AnnotatedDocument) -> Mapping[int, str]:
     """The note that labels a token: the nearest one at or before it, at most REACH tokens back.
 
     The first OPENING content tokens, where they have no note, get one that is true of any text.
@@ -165,11 +177,12 @@ def notes_by_position(
     notes: dict[int, str] = {}
     first = None
     for note in document.notes:
-        marked = next((p for p, turn, end in spans if (turn, end) >= (note.turn, note.end)), None)
-        if marked is None:
+        text = _turns(document.prompt)[note.turn]
+        end = min(note.end, len(text.rstrip()))  # a template strips what stands after it
+        after = [p for p, turn, until in spans if turn == note.turn and until >= end]
+        if not after:
             continue  # beyond the cut
-        first = marked if first is None else first
-        after = [p for p, turn, _ in spans if p >= marked and turn == note.turn]
+        first = after[0] if first is None else first
         notes.update(dict.fromkeys(after[:REACH], note.text))  # a nearer note comes later
     for position, _, _ in spans[:OPENING]:
         if first is not None and position < first:
@@ -187,7 +200,7 @@ def beginning(piece: Piece, document: AnnotatedDocument) -> str:
 
 def _content_spans(pieces: Sequence[Piece], prompt: Prompt) -> Iterator[tuple[int, int, int]]:
     """Position, turn, and characters of the message up to and with this token."""
-    given = [prompt] if isinstance(prompt, str) else [m["content"] for m in prompt]
+    given = _turns(prompt)
     said: dict[int, str] = {}
     for position, piece in enumerate(pieces):
         if piece.section is not Section.CONTENT or not piece.text:
@@ -198,24 +211,24 @@ def _content_spans(pieces: Sequence[Piece], prompt: Prompt) -> Iterator[tuple[in
         yield position, piece.turn, len(said[piece.turn]) + missing
 
 
+def _turns(prompt: Prompt) -> list[str]:
+    return [prompt] if isinstance(prompt, str) else [message["content"] for message in prompt]
+
+
 def _note(value: Any, index: int, turns: Sequence[str]) -> Note:
     field = f"notes[{index}]"
     if not isinstance(value, dict):
         raise ValueError(f"field '{field}': expected an object with turn, end and note")
     turn, end = value.get("turn"), value.get("end")
-    if not isinstance(turn, int) or not 0 <= turn < len(turns):
+    if type(turn) is not int or not 0 <= turn < len(turns):
         raise ValueError(f"field '{field}.turn': expected 0 to {len(turns) - 1}, found {turn!r}")
-    if not isinstance(end, int) or not 1 <= end <= len(turns[turn]):
-        raise ValueError(
-            f"field '{field}.end': expected 1 to {len(turns[turn])}, found {end!r}"
-        )
+    if type(end) is not int or not 1 <= end <= len(turns[turn]):
+        raise ValueError(f"field '{field}.end': expected 1 to {len(turns[turn])}, found {end!r}")
     text = text_of(value.get("note"), f"{field}.note", LONGEST_NOTE)
     if len(text.splitlines()) > 1:
         raise ValueError(f"field '{field}.note': expected one line")
     return Note(turn, end, text.strip())
 
 
-def _opened(path: Path) -> io.TextIOBase:
-    if path.suffix == ".xz":
-        return lzma.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8-sig")
+def _opened(path: Path) -> IO[bytes]:
+    return lzma.open(path) if path.suffix == ".xz" else path.open("rb")
