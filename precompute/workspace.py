@@ -1,19 +1,25 @@
-"""Finished shards on disk: what is done, and the one step by which a shard becomes done.
+"""The working folder of a run: which shards are finished, and who may work in it.
 
-Knows the layout ``OUT/.work/<config hash>/shard-00001/{receipt.json, <content hash>/*.parquet}``.
-Does not know how rows are computed or who schedules them. The decision a reader would question: the
+The layout is ``OUT/.work/<config hash>/shard-00001/{receipt.json, <content hash>/*.parquet}``. The
 rows lie in a folder named after their content, so two workers on one shard never overwrite each
-other; the receipt, replaced atomically, says which folder counts.
+other; the receipt, replaced atomically, says which folder counts. Any number of drivers would
+therefore be harmless, but two that do not know of each other compute everything twice, so a second
+one is refused unless both were started as ranks of one world.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -181,3 +187,73 @@ class Workspace:
 
 def _file(table: str) -> str:
     return f"{table}.parquet"
+
+
+@contextlib.contextmanager
+def driving(out: Path, rank: int = 0, world_size: int = 1) -> Iterator[None]:
+    """Hold ``out`` alone, or together with the other ranks of a world of this size.
+
+    Raises NLAError naming the process that already works there.
+    """
+    home = out / WORK
+    with explained(home):
+        home.mkdir(parents=True, exist_ok=True)
+    alone = world_size == 1
+    with contextlib.ExitStack() as held:
+        whole = held.enter_context(_opened(home / "driver.lock"))
+        if not _locked(whole, fcntl.LOCK_EX if alone else fcntl.LOCK_SH):
+            raise _refused(out, home)
+        own = held.enter_context(_opened(home / f"driver-{rank}.lock"))
+        others = [other for other in _holders(home) if other.get("world_size") != world_size]
+        if not _locked(own, fcntl.LOCK_EX) or (not alone and others):
+            raise _refused(out, home)
+        own.truncate(0)
+        own.seek(0)
+        about = {
+            "host": socket.gethostname(), "pid": os.getpid(), "rank": rank,
+            "world_size": world_size, "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }  # fmt: skip
+        json.dump(about, own)
+        own.flush()
+        try:
+            yield
+        finally:
+            own.truncate(0)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[str]]:
+    with explained(path), path.open("a+", encoding="utf-8") as handle:
+        yield handle
+
+
+def _locked(handle: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holders(home: Path) -> list[dict[str, Any]]:
+    """What each holder of a lock wrote about itself; files left by dead processes are ignored."""
+    found = []
+    for path in sorted(home.glob("driver-*.lock")):
+        with contextlib.suppress(OSError, ValueError), path.open("r+", encoding="utf-8") as handle:
+            if not _locked(handle, fcntl.LOCK_EX):
+                found.append(json.loads(handle.read()))
+    return found
+
+
+def _refused(out: Path, home: Path) -> NLAError:
+    held = [
+        f"process {one['pid']} on {one['host']} (rank {one['rank']} of {one['world_size']}, "
+        f"since {one['since']})"
+        for one in _holders(home)
+    ]
+    return NLAError(
+        f"Another run writes to {out}",
+        why=f"it is {', '.join(held) or 'only just beginning'}",
+        fix="Wait for it or end it; to share the work, start all with --world-size W and a --rank "
+        "of their own each",
+    )

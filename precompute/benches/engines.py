@@ -28,9 +28,7 @@ from nla_core.errors import EXIT_OK, NLAError
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.pair import find_pair
 from precompute.corpus import Corpus, read_corpus
-from precompute.engines.base import Engine
-from precompute.engines.local import LocalEngine
-from precompute.engines.ray import RayEngine
+from precompute.engines import Engine, LocalEngine, RayEngine
 from precompute.output import say, write_result
 from precompute.plan import Plan, Settings, make_plan
 from precompute.progress import Progress

@@ -19,7 +19,7 @@ from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import MANIFEST
 from precompute.cli import main
-from precompute.shards import ShardExplainer
+from precompute.run import ShardExplainer
 from precompute.workspace import RECEIPT
 from tests.precompute import fake
 from tests.precompute.conftest import prompt

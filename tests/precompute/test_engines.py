@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 
 from nla_core.errors import NLAError
-from precompute.engines import choice
-from precompute.engines.base import Engine, Worker
-from precompute.engines.local import LocalEngine
+from precompute.engines import Engine, LocalEngine, Worker, device_of
 from precompute.plan import Plan, Shard
 from precompute.workspace import Receipt
 from tests.precompute.fake import published, run_fake
@@ -80,4 +78,4 @@ def test_flags_that_mean_nothing_are_refused(flags: dict[str, object], said: str
         | flags
     )
     with pytest.raises(NLAError, match=said):
-        choice.device_of(args)
+        device_of(args)

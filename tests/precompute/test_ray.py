@@ -24,10 +24,10 @@ pytest.importorskip("ray", exc_type=ImportError)
 from nla_core.errors import NLAError
 from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
+from precompute import engines
 from precompute.benches.engines import pace
 from precompute.corpus import read_corpus
-from precompute.engines import ray as engine_module
-from precompute.engines.ray import Need, RayEngine
+from precompute.engines import Need, RayEngine
 from precompute.plan import Plan
 from precompute.run import execute
 from precompute.workspace import RECEIPT
@@ -166,7 +166,7 @@ from pathlib import Path
 import ray
 from precompute import publish as publish_verb
 from precompute.corpus import read_corpus
-from precompute.engines.ray import RayEngine
+from precompute.engines import RayEngine
 from tests.precompute.fake import fake_plan
 from tests.precompute.test_ray import run_on
 
@@ -270,10 +270,10 @@ def test_a_cluster_without_room_says_what_is_missing(
         with pytest.raises(NLAError, match=f"no room for {told}") as error:
             execute(plan, tmp_path, FakeExplainer, embedder=None, engine=engine)
         assert "2 CPU, 0 GPU" in error.value.why
-    ray = engine_module.connected(cluster)
+    ray = engines.connected(cluster)
     holder = ray.remote(Hold).options(num_cpus=2).remote()  # somebody else has all of it
     assert ray.get(holder.there.remote())
-    monkeypatch.setattr(engine_module, "connected", lambda address: ray)
+    monkeypatch.setattr(engines, "connected", lambda address: ray)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with pytest.raises(NLAError, match="no worker for 3 seconds") as error:
         execute(

@@ -17,8 +17,7 @@ from precompute import publish as publish_verb
 from precompute.corpus import read_corpus
 from precompute.plan import Plan, Settings, Shard, prompt_seeds
 from precompute.publish import publish_workspace
-from precompute.run import execute
-from precompute.shards import process
+from precompute.run import execute, process
 from precompute.workspace import Workspace
 from tests.precompute.conftest import PROMPTS, WriteCorpus, prompt
 from tests.precompute.fake import (

@@ -1,14 +1,16 @@
-"""Shards on a pool of Ray actors, on this machine or on a cluster.
+"""Who does the shards of a run: this process, or a pool of Ray actors here or on a cluster.
 
-Knows how many workers a cluster has room for, what each is given, and what becomes of the shard in
-the hands of one that died. Knows neither models nor files. The decision a reader would question:
-actors are never restarted by Ray. The driver starts new ones, up to what there is room for now, so
-that a worker that died, a node that joined and a node that left are one case; and it counts the
-deaths over each shard, which is how a prompt that kills its workers is found and given up alone.
+An engine is given a *maker* of workers, not a worker: a worker holds models, which cannot travel
+between processes, so each process that an engine starts makes its own. Ray is imported only where
+it was asked for, since it is an optional dependency. Ray never restarts an actor here: the driver
+starts new ones, up to what there is room for now, so that a worker that died, a node that joined
+and a node that left are one case. The driver also counts the deaths over each shard, which is how
+a prompt that kills its workers is found and given up alone.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import socket
@@ -17,19 +19,72 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from nla_core.errors import NLAError
-from precompute.engines.base import Worker
+from nla_core.nla.devices import SPLIT
 from precompute.plan import Shard
 from precompute.workspace import Receipt
 
-ROOT: Final = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    import torch
+
+
+class Worker(Protocol):
+    def __call__(self, shard: Shard) -> Receipt:
+        """Compute one shard and commit it; safe to repeat, and beside another on the same shard."""
+        ...
+
+    def rehearse(self, shard: Shard) -> None:
+        """Compute it and commit nothing: to see whether that can be survived."""
+        ...
+
+
+class Engine(Protocol):
+    def run(
+        self, make_worker: Callable[[], Worker], shards: Sequence[Shard]
+    ) -> Iterator[tuple[Shard, Receipt]]:
+        """Every shard once, in any order, each yielded when it is committed.
+
+        A worker is made only if there is a shard to do. What a worker raises ends the run.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEngine:
+    """``rank`` counts from 0 to ``world_size`` - 1 and decides the order of shards, never rows."""
+
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise NLAError(
+                f"--rank {self.rank} does not exist",
+                why=f"With --world-size {self.world_size} the last rank is {self.world_size - 1}",
+                fix="Give each of the workers another rank of these",
+            )
+
+    def run(
+        self, make_worker: Callable[[], Worker], shards: Sequence[Shard]
+    ) -> Iterator[tuple[Shard, Receipt]]:
+        """See `precompute.engines.Engine`."""
+        worker: Worker | None = None
+        own = [s for s in shards if s.index % self.world_size == self.rank]
+        # The others' shards from the far end: there they are least likely to be at work.
+        others = [s for s in reversed(shards) if s.index % self.world_size != self.rank]
+        for shard in own + others:
+            worker = worker or make_worker()
+            yield shard, worker(shard)
+
+
+ROOT: Final = Path(__file__).parents[1]
 TICK_SECONDS: Final = 1.0
 CONNECT_SECONDS: Final = 10.0
 PLACE_SECONDS: Final = 60.0
-"""How long nobody may be there before the driver says that there is no room."""
+"""How long no worker may be there before the driver says that there is no room."""
 MAX_DEATHS: Final = 3
 """Of workers over one shard before its prompts are tried alone, and over one prompt alone."""
 
@@ -74,7 +129,7 @@ class RayEngine:
     def run(
         self, make_worker: Callable[[], Worker], shards: Sequence[Shard]
     ) -> Iterator[tuple[Shard, Receipt]]:
-        """See `precompute.engines.base.Engine`; ``make_worker`` is pickled.
+        """See `precompute.engines.Engine`; ``make_worker`` is pickled.
 
         Raises NLAError where there is no Ray, no room for the workers, or no life in them.
         """
@@ -118,19 +173,19 @@ class ShardActor:
         return os.getpid()
 
     def load(self) -> Receipt | NLAError | str | None:
-        return self._told(self._load)
+        return self._answer(self._load)
 
     def do(self, shard: Shard) -> Receipt | NLAError | str | None:
-        return self._told(lambda: self._load()(shard))
+        return self._answer(lambda: self._load()(shard))
 
     def rehearse(self, shard: Shard) -> Receipt | NLAError | str | None:
-        return self._told(lambda: self._load().rehearse(shard))
+        return self._answer(lambda: self._load().rehearse(shard))
 
     def _load(self) -> Worker:
         self.worker = self.worker or self.make_worker()
         return self.worker
 
-    def _told(self, work: Callable[[], Any]) -> Receipt | NLAError | str | None:
+    def _answer(self, work: Callable[[], Any]) -> Receipt | NLAError | str | None:
         import traceback
 
         try:
@@ -159,11 +214,11 @@ class _Task:
 
 
 @dataclass(slots=True, eq=False)
-class _Hand:
-    """An actor, and what it has been asked last."""
+class _Actor:
+    """A Ray actor, and what it was asked last."""
 
-    actor: Any
-    placed: Any  # promised as soon as it has a process
+    handle: Any
+    placed: Any  # resolved as soon as it has a process
     task: _Task | None = None
     ready: bool = False
 
@@ -174,7 +229,7 @@ class _Pool:
     engine: RayEngine
     make_worker: Callable[[], Worker]
     shards: Sequence[Shard]
-    asked: dict[Any, _Hand] = field(default_factory=dict)  # by what was promised
+    asked: dict[Any, _Actor] = field(default_factory=dict)  # by the result that is awaited
     failed_starts: int = 0
 
     def work(self) -> Iterator[tuple[Shard, Receipt]]:
@@ -187,22 +242,22 @@ class _Pool:
             self._fill(need, make, left)
             promises, _ = self.ray.wait(list(self.asked), num_returns=1, timeout=TICK_SECONDS)
             for promise in promises:
-                hand = self.asked.pop(promise)
+                actor = self.asked.pop(promise)
                 try:
-                    told = self.ray.get(promise)
+                    answer = self.ray.get(promise)
                 except self.ray.exceptions.RayTaskError as error:
                     raise RuntimeError(f"A worker failed:\n{error}") from None
                 except self.ray.exceptions.RayError as error:
-                    self._died(hand, queue, error)
+                    self._died(actor, queue, error)
                     continue
                 alive_at, self.failed_starts = time.monotonic(), 0
-                done = _settled(hand, told, queue)
+                done = _result(actor, answer, queue)
                 if done is not None:
                     left -= 1
                     yield done
-                hand.ready = True
-                self._ask(hand, queue)
-            if any(hand.ready for hand in self.asked.values()):
+                actor.ready = True
+                self._ask(actor, queue)
+            if any(actor.ready for actor in self.asked.values()):
                 alive_at = time.monotonic()
             elif time.monotonic() - alive_at > self.engine.place_s and not self._placed():
                 raise self._no_room(need)
@@ -214,20 +269,20 @@ class _Pool:
             remote = self.ray.remote(ShardActor).options(
                 num_cpus=need.cpus, num_gpus=need.gpus, max_restarts=0, max_task_retries=0
             )
-            actor = remote.remote(make)
-            hand = _Hand(actor, actor.pid.remote())
-            self.asked[hand.actor.load.remote()] = hand
+            handle = remote.remote(make)
+            actor = _Actor(handle, handle.pid.remote())
+            self.asked[actor.handle.load.remote()] = actor
 
-    def _ask(self, hand: _Hand, queue: deque[_Task]) -> None:
+    def _ask(self, actor: _Actor, queue: deque[_Task]) -> None:
         """The next task; an actor without one is let go."""
         if not queue:
             return
-        hand.task = task = queue.popleft()
-        call = hand.actor.rehearse if task.trial else hand.actor.do
-        self.asked[call.remote(task.part)] = hand
+        actor.task = task = queue.popleft()
+        call = actor.handle.rehearse if task.trial else actor.handle.do
+        self.asked[call.remote(task.part)] = actor
 
-    def _died(self, hand: _Hand, queue: deque[_Task], error: Exception) -> None:
-        task = hand.task
+    def _died(self, actor: _Actor, queue: deque[_Task], error: Exception) -> None:
+        task = actor.task
         if task is None:
             self.failed_starts += 1
             if self.failed_starts >= MAX_DEATHS:
@@ -247,7 +302,7 @@ class _Pool:
 
     def _placed(self) -> bool:
         """Whether any worker has begun: then it is loading, which may take long."""
-        placed = [hand.placed for hand in self.asked.values()]
+        placed = [actor.placed for actor in self.asked.values()]
         return bool(self.ray.wait(placed, num_returns=1, timeout=0)[0])
 
     def _no_room(self, need: Need) -> NLAError:
@@ -260,16 +315,16 @@ class _Pool:
         )
 
 
-def _settled(hand: _Hand, told: Any, queue: deque[_Task]) -> tuple[Shard, Receipt] | None:
+def _result(actor: _Actor, answer: Any, queue: deque[_Task]) -> tuple[Shard, Receipt] | None:
     """What an answer means: a shard that is done, a prompt that is none of the killers, or an end.
 
     Raises NLAError where a worker says that the run cannot go on.
     """
-    if isinstance(told, NLAError):
-        raise told
-    if isinstance(told, str):
-        raise RuntimeError(f"A worker failed:\n{told}")
-    task, hand.task = hand.task, None
+    if isinstance(answer, NLAError):
+        raise answer
+    if isinstance(answer, str):
+        raise RuntimeError(f"A worker failed:\n{answer}")
+    task, actor.task = actor.task, None
     if task is None:
         return None
     if task.trial:
@@ -277,7 +332,7 @@ def _settled(hand: _Hand, told: Any, queue: deque[_Task]) -> tuple[Shard, Receip
         task.deaths = 0
         queue.appendleft(task)
         return None
-    return task.shard, told
+    return task.shard, answer
 
 
 def _suspect(task: _Task) -> None:
@@ -343,3 +398,56 @@ def _shown(nodes: Sequence[Mapping[str, float]]) -> str:
 
 def _short(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    """The workers' device: that of this machine, or what is said of a cluster.
+
+    Raises NLAError for a device that is not there, and for flags that belong to the other engine.
+    """
+    _check_flags(args)
+    from nla_core.nla.devices import named
+    from nla_core.nla.placement import pick_place
+
+    if args.ray_address is None:
+        return pick_place(args.device).first
+    if args.device == "auto":
+        raise NLAError(
+            "--device auto cannot be decided for a Ray cluster",
+            why="the machines that will do the work are not this one",
+            fix="Say --device cuda or --device cpu",
+        )
+    return named(args.device)
+
+
+def engine_of(args: argparse.Namespace, *, gpu: bool) -> Engine:
+    """Whose workers compute on what `device_of` said, ``gpu`` or not."""
+    if args.engine == "local":
+        return LocalEngine(args.rank, args.world_size)
+    from precompute.engines import RayEngine
+
+    return RayEngine(args.ray_address, args.workers, gpu)
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    if args.engine == "local":
+        for name in ("ray_address", "workers"):
+            if getattr(args, name) is not None:
+                raise NLAError(
+                    f"--{name.replace('_', '-')} means nothing here",
+                    why="it belongs to --engine ray, and this is --engine local",
+                    fix="Add --engine ray, or leave it away",
+                )
+        return
+    if args.device.startswith(SPLIT):
+        raise NLAError(
+            f"--device {args.device} means nothing with --engine ray",
+            why="Ray gives each worker one GPU",
+            fix="Use --engine local; ranks on several machines share the shards",
+        )
+    if args.world_size != 1:
+        raise NLAError(
+            f"--world-size {args.world_size} means nothing here",
+            why="with --engine ray one driver has all the workers",
+            fix="Use --workers, or --engine local",
+        )

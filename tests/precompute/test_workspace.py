@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from nla_core.errors import NLAError
-from precompute.drivers import driving
+from precompute.workspace import driving
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from precompute.drivers import driving
+from precompute.workspace import driving
 with driving(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])):
     print("held", flush=True)
     time.sleep(600)
