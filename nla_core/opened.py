@@ -1,17 +1,18 @@
 """What is opened once a process: datasets, searches over them, the sentence encoder, models.
 
-Knows what is kept, for how many versions, and that two threads that ask at once get the same.
-Does not know who asks: pages and the JSON API share all of it. The decision a reader would
-question: no cache of Streamlit's is used, since the API has no session; and nothing here goes
-stale, because a version of a dataset never changes.
+Pages and the JSON API share all of it, and two threads that ask at once get the same value. No
+cache of Streamlit's is used, since the API has no session. Nothing here goes stale, because a
+version of a dataset never changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from concurrent.futures import CancelledError, Future
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -38,33 +39,45 @@ V = TypeVar("V")
 class Kept(Generic[V]):
     """Up to ``most`` values, each made once for its key; the one unused for longest goes first.
 
-    Making one holds up only those who want the same. A failure is told to all who wait for it and
-    not kept.
+    Making one holds up only those who want the same. An exception is raised to all who wait for the
+    value and not kept: whoever asks later tries again.
     """
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._values: OrderedDict[Hashable, V] = OrderedDict()
-        self._making: dict[Hashable, threading.Lock] = {}
+        self._making: dict[Hashable, Future[V]] = {}
         self._lock = threading.Lock()
 
     def get(self, key: Hashable, make: Callable[[], V]) -> V:
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                return self._values[key]
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
+        while True:
             with self._lock:
                 if key in self._values:
+                    self._values.move_to_end(key)
                     return self._values[key]
+                making = self._making.get(key)
+                if making is None:
+                    own = self._making[key] = Future()
+                    break
+            with contextlib.suppress(CancelledError):  # whoever made it was stopped: try again
+                return making.result()
+        try:
             value = make()
+        except BaseException as error:
             with self._lock:
-                self._values[key] = value
-                self._making.pop(key, None)
-                while len(self._values) > self._most:
-                    self._values.popitem(last=False)
-            return value
+                del self._making[key]
+            if isinstance(error, Exception):
+                own.set_exception(error)
+            else:  # a page that is left, not a failure of the value
+                own.cancel()
+            raise
+        with self._lock:
+            self._values[key] = value
+            del self._making[key]
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        own.set_result(value)
+        return value
 
 
 _DATASETS: Final = Kept[Dataset](16)

@@ -1,6 +1,6 @@
 """The rules of ARCHITECTURE.md that keep the halves apart, read off the source text.
 
-Knows which folder may import what, and how long a module may grow. Does not run any project code:
+Knows which folder may import what. Does not run any project code:
 a rule must hold for the branch nobody executes, too. The decision a reader would question: the
 start-up rule follows only imports that run when a module is loaded, so a page may still reach the
 models from inside a function, after it has painted.
@@ -22,7 +22,6 @@ FOLDERS = ("nla_core", "pages", "precompute", "scripts", "tests")
 MODULES = sorted(
     [ROOT / "app.py", *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
 )
-MAX_LINES = 400
 MODELS = frozenset({"torch", "transformers"})
 
 
@@ -137,10 +136,8 @@ def test_the_app_loads_without_the_model_libraries() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=_relative)
-def test_every_module_says_what_it_is_and_stays_short(path: Path) -> None:
+def test_every_module_says_what_it_is(path: Path) -> None:
     source = path.read_text(encoding="utf-8")
-    lines = len(source.splitlines())
-    assert lines <= MAX_LINES, f"{_relative(path)} has {lines} lines: split it by idea"
     if path.name == "__init__.py" and not source.strip():
         return  # an empty package marker says everything it knows
     assert ast.get_docstring(ast.parse(source)), f"{_relative(path)} has no module docstring"
