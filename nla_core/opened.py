@@ -178,7 +178,7 @@ def resume_runs() -> threading.Thread:
     """Go on with runs that a former server left, in the background. For the start of a server."""
 
     def resume() -> None:
-        from nla_core.runs.library import folders
+        from nla_core.runs.store import folders
         from nla_core.store.mounts import runs_home
 
         try:

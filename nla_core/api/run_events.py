@@ -20,7 +20,7 @@ from nla_core.api.wire import Refusal
 from nla_core.errors import NLAError
 from nla_core.readings import Said
 from nla_core.refs import ViewState
-from nla_core.runs.state import OPEN_STATES, Event, RunState, Snapshot
+from nla_core.runs.store import OPEN_STATES, Event, RunState, Snapshot
 
 if TYPE_CHECKING:
     from nla_core.runs.runner import JobRunner

@@ -21,10 +21,9 @@ from nla_core.api.run_events import published, snapshot_json
 from nla_core.api.shelf import Asked
 from nla_core.api.wire import Answer, Refusal, Stream
 from nla_core.errors import NLAError
-from nla_core.runs.admission import OverLimit
-from nla_core.runs.library import StoredRun
+from nla_core.runs.request import OverLimit
 from nla_core.runs.settings import Limits
-from nla_core.runs.state import RunState, Snapshot
+from nla_core.runs.store import RunState, Snapshot, StoredRun
 
 if TYPE_CHECKING:
     from nla_core.runs.request import RunRequest

@@ -17,10 +17,9 @@ from pathlib import Path
 
 from nla_core.errors import NLAError
 from nla_core.readings import UNREADABLE, Reading, Transcript
-from nla_core.runs import journal
-from nla_core.runs.journal import RunFolder
+from nla_core.runs import store
 from nla_core.runs.schedule import Capacity, Explain, PairKey, Rotation, Transcribe, Work, pair_key
-from nla_core.runs.state import Run, RunState, Unit, reason_of
+from nla_core.runs.store import Run, RunFolder, RunState, Unit, reason_of
 
 LOG = logging.getLogger(__name__)
 MAX_STRIKES = 2
@@ -133,21 +132,21 @@ class Desk:
             if taken:
                 folder, before = self.folder(run.run_id), run.said.get(index)
                 if before is not None and before.transcript_id != transcript.transcript_id:
-                    folder.append([journal.anew_line(index)])
+                    folder.append([store.anew_line(index)])
                     run.forget(index)
                 folder.write_transcript(index, transcript)
                 run.transcripts[index] = transcript
                 unreadable = transcript.unreadable
                 lost = [unit for unit in units if unit.position in unreadable]
                 if lost:
-                    folder.append([journal.failure_line(unit, UNREADABLE) for unit in lost])
+                    folder.append([store.failure_line(unit, UNREADABLE) for unit in lost])
                 run.add_transcript(index, transcript, units)
 
     def prompt_failed(self, lease: Lease, run: Run, index: int, error: BaseException) -> None:
         with _Taking(self, lease, run, {index}) as taken:
             if taken:
                 why = reason_of(error)
-                self.folder(run.run_id).append([journal.prompt_line(index, why)])
+                self.folder(run.run_id).append([store.prompt_line(index, why)])
                 run.add_prompt_failure(index, why)
 
     def told(self, lease: Lease, run: Run, unit: Unit, text: str, finish: str) -> None:
@@ -168,7 +167,7 @@ class Desk:
             with _Taking(self, lease, run, {unit for unit, _ in group}) as taken:
                 fresh = [(unit, reading) for unit, reading in group if unit in taken]
                 if fresh:
-                    lines = [journal.reading_line(*pair) for pair in fresh]
+                    lines = [store.reading_line(*pair) for pair in fresh]
                     self.folder(run_id).append(lines)
                 for unit, reading in fresh:
                     run.add_reading(unit, reading)
@@ -263,7 +262,7 @@ class Desk:
 
     def _fail_units(self, run: Run, units: Sequence[Unit], why: str) -> None:
         if units:
-            lines = [journal.failure_line(unit, why) for unit in units]
+            lines = [store.failure_line(unit, why) for unit in units]
             self.folder(run.run_id).append(lines)
         for unit in units:
             run.add_failure(unit, why)
@@ -283,7 +282,7 @@ class Desk:
         if isinstance(token, Unit):
             self._fail_units(run, [token], why)
         else:
-            self.folder(run.run_id).append([journal.prompt_line(token, why)])
+            self.folder(run.run_id).append([store.prompt_line(token, why)])
             run.add_prompt_failure(token, why)
         return True
 

@@ -21,10 +21,9 @@ from nla_core.readings import reading_id
 from nla_core.rows import Outcome, tables_of
 from nla_core.runs.desk import Desk
 from nla_core.runs.estimate import PUBLISHER, History, Kind
-from nla_core.runs.journal import RunFolder
 from nla_core.runs.request import RunPrompt, RunRequest
 from nla_core.runs.schedule import pair_key
-from nla_core.runs.state import Run, RunState, reason_of
+from nla_core.runs.store import Run, RunFolder, RunState, reason_of
 from nla_core.store.publish import publish_tables
 
 LOG = logging.getLogger(__name__)

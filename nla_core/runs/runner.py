@@ -19,22 +19,20 @@ from filelock import FileLock, Timeout
 from nla_core.embed import Embedder
 from nla_core.errors import NLAError
 from nla_core.readings import Said
-from nla_core.runs import journal, library
-from nla_core.runs.admission import check_queue, check_request
+from nla_core.runs import store
 from nla_core.runs.desk import Desk
 from nla_core.runs.estimate import Estimate, History
-from nla_core.runs.library import StoredRun
 from nla_core.runs.pairs import Pairs
 from nla_core.runs.publishing import Publisher
 from nla_core.runs.remote_link import Address, is_address
 from nla_core.runs.remote_shelf import RemoteShelf
 from nla_core.runs.remote_wire import TOKEN_VARIABLE
-from nla_core.runs.request import RunRequest
+from nla_core.runs.request import RunRequest, check_queue, check_request
 from nla_core.runs.schedule import PairKey, pair_key, places
 from nla_core.runs.settings import Limits, WorkerSettings
 from nla_core.runs.shelf import LoadState, Models, ModelState
 from nla_core.runs.shelves import Shelves
-from nla_core.runs.state import Event, Failure, Run, RunState, Snapshot
+from nla_core.runs.store import Event, Failure, Run, RunState, Snapshot, StoredRun
 from nla_core.runs.watchdog import Watchdog
 from nla_core.runs.worker import Worker
 from nla_core.store.files import explained
@@ -100,8 +98,8 @@ class JobRunner:
                 why=f"it holds {self.home / LOCK}",
                 fix="Use that one, or give this one a folder of its own in NLA_RUNS",
             ) from None
-        for folder in library.folders(self.home):
-            run = library.load_run(folder) if folder.has_news() else None
+        for folder in store.folders(self.home):
+            run = store.load_run(folder) if folder.has_news() else None
             if run is not None:
                 self._desk.runs[run.run_id] = run
                 self._desk.settle(run)
@@ -145,7 +143,7 @@ class JobRunner:
             run = self._find(run_id)
             if run is not None:
                 return Submitted(run_id, self._take_up(run, visitor))
-            n_stored = sum(1 for _ in library.folders(self.home))
+            n_stored = sum(1 for _ in store.folders(self.home))
             check_queue(visitor, self._desk.open_runs(), n_stored, self.limits)
             run = Run(run_id, request.named(), pair.describe(), [visitor], time.time(), lengths)
             run.untranscribed.extend(range(len(request.prompts)))
@@ -271,7 +269,7 @@ class JobRunner:
                 return 0
             check_queue(visitor, self._desk.open_runs(), None, self.limits)
             if again:
-                self._desk.folder(run_id).append([journal.RETRY_LINE])
+                self._desk.folder(run_id).append([store.RETRY_LINE])
                 run.forgive()
             self._queue_again(run, visitor)
             return left
@@ -296,22 +294,22 @@ class JobRunner:
             if run_id in self._desk.publishable:
                 self._desk.publishable.remove(run_id)
             self._desk.runs.pop(run_id, None)
-            journal.remove(self.home / run_id)
+            store.remove(self.home / run_id)
 
     def stored(self) -> list[StoredRun]:
         """All runs on the disk, the newest first."""
-        return library.stored(self.home)
+        return store.stored(self.home)
 
     def export(self, run_id: str, to: IO[bytes]) -> None:
         """A zip of what is published of it. Raises NLAError where that is nothing."""
         with self._desk.changed:
             self._known(run_id)
-        library.export(self._desk.folder(run_id), to)
+        store.export(self._desk.folder(run_id), to)
 
     # ---- inside ----------------------------------------------------------------------------------
 
     def _find(self, run_id: str) -> Run | None:
-        run = self._desk.runs.get(run_id) or library.load_run(self._desk.folder(run_id))
+        run = self._desk.runs.get(run_id) or store.load_run(self._desk.folder(run_id))
         if run is not None:
             self._desk.runs[run_id] = run
         return run

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nla_core.runs.state import Run, RunState, Unit
+from nla_core.runs.store import Run, RunState, Unit
 
 PairKey = tuple[str, str]
 """The id and the revision of a pair."""

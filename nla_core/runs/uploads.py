@@ -1,24 +1,31 @@
 """Prompts out of an uploaded file: what kind it is, how much of it is read, what is wrong with it.
 
-Knows text, Markdown, JSON lines, CSV, Parquet and logs by suffix, and that a suffix can lie.
-Does not know the queue or any tokenizer. The decision a reader would question: mistakes are
-collected and told by line beside the prompts that can be read, so that a page can show both; only
-``require`` turns them into a refusal, and it does so for the whole file.
+Text, Markdown, JSON lines, CSV, Parquet, chats and evaluation logs, by suffix. A suffix can lie,
+and so can a file about its size, so every limit holds whatever the file claims: a Parquet file is
+judged by its footer before any page of it is read, and then read in small batches with texts left
+in their dictionaries. Mistakes are collected by line beside the prompts that can be read, so that a
+page can show both; only ``require`` turns them into a refusal, of the whole file.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, Final, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nla_core.conversations import conversations, normalised
 from nla_core.errors import NLAError
 from nla_core.prompts import Message, json_of, messages_of, shown, text_of
-from nla_core.runs.logs import log_prompts
 from nla_core.runs.request import RunPrompt
 from nla_core.runs.settings import Limits
-from nla_core.runs.tables import MAX_COLUMNS, csv_rows, parquet_rows
 from nla_core.schema import Role
 from nla_core.store.files import sha256_json
 
@@ -349,3 +356,202 @@ def _prompt(row: Mapping[str, Any], mapping: Columns) -> RunPrompt:
 
 def _plain(text: str) -> RunPrompt:
     return RunPrompt(messages=({"role": "user", "content": text_of(text.strip(), "text")},))
+
+
+Rows = Iterator[tuple[str, Mapping[str, Any]]]
+
+UNFOLDED: Final = 20
+"""How many times the bytes of an upload a Parquet file may claim to hold."""
+MAX_COLUMNS: Final = 200
+BATCH_ROWS: Final = 64
+UTF8_BYTES: Final = 4
+"""Of one character, at most."""
+THRIFT_BYTES: Final = 4_000_000
+DELIMITERS: Final = ",;\t"
+
+
+def csv_rows(
+    name: str, text: str, limits: Limits, problem: Callable[[str], None]
+) -> tuple[tuple[str, ...], Rows]:
+    """Columns of the first line, and rows. Rows of another width are told to ``problem``.
+
+    Raises NLAError for a file without columns, or with too many rows.
+    """
+    first = text.partition("\n")[0]
+    delimiter = max(DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        header = tuple(cell.strip() for cell in next(reader))
+    except (StopIteration, csv.Error):
+        raise NLAError(
+            f"{name} has no columns",
+            why="its first line names none",
+            fix="Begin it with a line of column names",
+        ) from None
+    if len(set(header)) < len(header) or len(header) > MAX_COLUMNS or not all(header):
+        raise NLAError(
+            f"The columns of {name} cannot be told apart",
+            why=f"its first line is {first[:80]!r}",
+            fix=f"Name up to {MAX_COLUMNS} columns, each once",
+        )
+    rows: list[tuple[str, Mapping[str, Any]]] = []
+    end = reader.line_num
+    while True:
+        where = f"{name} line {end + 1}"
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return header, iter(rows)
+        except csv.Error as error:
+            problem(f"{where}, is not CSV: {error}")
+            return header, iter(rows)
+        end = reader.line_num
+        if not any(cells):
+            continue
+        if len(rows) == limits.upload_rows:
+            raise _too_many(name, f"more than {limits.upload_rows:,}", limits)
+        if len(cells) != len(header):
+            problem(f"{where}, expected {len(header)} columns, found {len(cells)}")
+            continue
+        rows.append((where, dict(zip(header, cells, strict=True))))
+
+
+def parquet_rows(name: str, data: bytes, limits: Limits) -> tuple[tuple[str, ...], Rows]:
+    """Columns and rows. Raises NLAError for a damaged file, or one that unfolds too far."""
+    try:
+        parquet = pq.ParquetFile(
+            pa.BufferReader(data),
+            thrift_string_size_limit=THRIFT_BYTES,
+            thrift_container_size_limit=THRIFT_BYTES,
+        )
+        claims = parquet.metadata
+        groups = [claims.row_group(i) for i in range(claims.num_row_groups)]
+        unfolded = sum(group.total_byte_size for group in groups)
+        schema = parquet.schema_arrow
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(name, error) from None
+    if claims.num_rows > limits.upload_rows:
+        raise _too_many(name, f"{claims.num_rows:,}", limits)
+    if unfolded > UNFOLDED * limits.upload_bytes or len(schema) > MAX_COLUMNS:
+        raise NLAError(
+            f"{name} unfolds to more than is read here",
+            why=f"it claims {unfolded:,} bytes in {len(schema)} columns; up to "
+            f"{UNFOLDED * limits.upload_bytes:,} bytes and {MAX_COLUMNS} columns are read",
+            fix="Leave out columns that are not needed",
+        )
+    return tuple(schema.names), _batches(name, data, schema, limits)
+
+
+def _batches(name: str, data: bytes, schema: pa.Schema, limits: Limits) -> Rows:
+    texts = [
+        field.name
+        for field in schema
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)
+    ]
+    try:
+        parquet = pq.ParquetFile(
+            pa.BufferReader(data),
+            read_dictionary=texts,
+            thrift_string_size_limit=THRIFT_BYTES,
+            thrift_container_size_limit=THRIFT_BYTES,
+        )
+        number = 0
+        for batch in parquet.iter_batches(BATCH_ROWS):
+            if batch.nbytes > UNFOLDED * limits.upload_bytes:
+                raise ValueError(f"{BATCH_ROWS} of its rows unfold to {batch.nbytes:,} bytes")
+            for row in range(batch.num_rows):
+                number += 1
+                cells = {c: batch.column(i)[row] for i, c in enumerate(batch.schema.names)}
+                yield f"{name} row {number}", _Lazy(cells, limits.prompt_characters)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise _damaged(name, error) from None
+
+
+class _Lazy(Mapping[str, Any]):
+    """A row whose cells become Python values when they are asked for, if they are no monsters."""
+
+    def __init__(self, cells: Mapping[str, Any], characters: int) -> None:
+        self._cells, self._characters = cells, characters
+
+    def __getitem__(self, column: str) -> Any:
+        """Raises ValueError for a text that is longer than any prompt."""
+        cell = self._cells[column]
+        if isinstance(cell, pa.DictionaryScalar):
+            cell = cell.value
+        if isinstance(cell, pa.StringScalar | pa.LargeStringScalar) and cell.is_valid:
+            size = cell.as_buffer().size  # without making a Python string of it
+            if size > UTF8_BYTES * self._characters:
+                raise ValueError(
+                    f"field '{column}': has {size:,} bytes and the limit prompt_characters is "
+                    f"{self._characters:,}"
+                )
+        return cell.as_py()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cells)
+
+    def __len__(self) -> int:
+        return len(self._cells)
+
+
+def _damaged(name: str, error: Exception) -> NLAError:
+    return NLAError(
+        f"{name} cannot be read as Parquet",
+        why=" ".join(str(error).split())[:200],
+        fix="Write it again with a current version of pyarrow, pandas or duckdb",
+    )
+
+
+def _too_many(name: str, found: str, limits: Limits) -> NLAError:
+    return NLAError(
+        f"{name} has too many rows",
+        why=f"it has {found} and the limit upload_rows is {limits.upload_rows:,}",
+        fix=f"Split it; a run takes up to {limits.prompts} prompts",
+    )
+
+
+UNPACKED: Final = 20
+"""How many times the limit of an upload a log may have when it is unpacked."""
+
+
+def log_prompts(name: str, data: bytes, limits: Limits) -> Iterator[tuple[str, Any]]:
+    """Where each conversation stands, and what makes a prompt of it (which raises ValueError).
+
+    Raises NLAError for a file that is no log, or would unpack to too much.
+    """
+    if data.startswith(b"PK\x03\x04"):
+        _check_zip(name, data, limits)
+    with tempfile.TemporaryDirectory(prefix="nla-upload-") as folder:
+        path = Path(folder) / f"upload{PurePath(name).suffix}"  # a name can be too long for a disk
+        path.write_bytes(data)
+        try:
+            for where, _, title, raw in conversations(path):
+                yield (
+                    where.replace(str(path), name),
+                    lambda title=title, raw=raw: _log_prompt(title, raw),
+                )
+        except NLAError as error:
+            what, why = (said.replace(str(path), name) for said in (error.what, error.why))
+            raise NLAError(what, why=why, fix=error.fix) from None
+
+
+def _log_prompt(title: str, raw: Any) -> RunPrompt:
+    messages = messages_of([dict(m) for m in normalised(raw)], may_answer=True)
+    return RunPrompt(messages=messages, title=title)
+
+
+def _check_zip(name: str, data: bytes, limits: Limits) -> None:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+    except (zipfile.BadZipFile, ValueError) as error:
+        raise NLAError(
+            f"{name} is damaged", why=str(error), fix="Copy it again from where it was written"
+        ) from None
+    most = UNPACKED * limits.upload_bytes
+    if size > most:
+        raise NLAError(
+            f"{name} is too large",
+            why=f"unpacked it has {size:,} bytes, and this server takes up to {most:,}",
+            fix="Split it, or read it with `python -m precompute transcripts`",
+        )

@@ -26,7 +26,7 @@ from nla_core.runs.remote_link import WorkerLost
 from nla_core.runs.schedule import Capacity, Explain, PairKey, Transcribe
 from nla_core.runs.settings import WorkerSettings
 from nla_core.runs.shelf import Models, RunExplainer, Shelf
-from nla_core.runs.state import Run, Unit
+from nla_core.runs.store import Run, Unit
 
 if TYPE_CHECKING:
     from nla_core.explain import Wanted

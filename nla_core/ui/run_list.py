@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from nla_core.run_view import RunView
-from nla_core.runs.state import OPEN_STATES, RunState, Snapshot
+from nla_core.runs.store import OPEN_STATES, RunState, Snapshot
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw
 from nla_core.ui.run_live import STATES
 
 if TYPE_CHECKING:
-    from nla_core.runs.library import StoredRun
     from nla_core.runs.runner import JobRunner
+    from nla_core.runs.store import StoredRun
 
 SHOWN = 30
 

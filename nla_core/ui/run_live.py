@@ -17,8 +17,7 @@ import streamlit as st
 from nla_core.errors import NLAError
 from nla_core.refs import ViewState
 from nla_core.run_view import RunView
-from nla_core.runs.live import LivePrompt, folded
-from nla_core.runs.state import OPEN_STATES, Failure, RunState, Snapshot
+from nla_core.runs.store import OPEN_STATES, Failure, LivePrompt, RunState, Snapshot, folded
 from nla_core.ui import measures, notices, panels, shell, token_panel, transcripts
 from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.run_settings import duration, in_words

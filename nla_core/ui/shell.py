@@ -21,7 +21,7 @@ import streamlit as st
 from nla_core import refs
 from nla_core.errors import NLAError
 from nla_core.opened import dataset as open_once
-from nla_core.runs.journal import RunFolder
+from nla_core.runs.store import RunFolder
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE, current_version
 from nla_core.store.mounts import PROJECT, is_run, mounted, root_of

@@ -16,7 +16,7 @@ from nla_core.opened import Kept
 from nla_core.run_view import RunView, parse_run
 from nla_core.runs.request import Which
 from nla_core.runs.runner import JobRunner
-from nla_core.runs.state import RunState
+from nla_core.runs.store import RunState
 from nla_core.ui import run_live
 from tests.app.test_explore import component, html
 from tests.tiny import tiny_pair

@@ -19,7 +19,7 @@ from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Wh
 from nla_core.runs.runner import JobRunner
 from nla_core.runs.settings import Limits, WorkerSettings
 from nla_core.runs.shelves import Shelves
-from nla_core.runs.state import RunState, Snapshot
+from nla_core.runs.store import RunState, Snapshot
 from nla_core.store.dataset import Dataset
 from tests.precompute.fake import HashEmbedder
 from tests.tiny import tiny_pair

@@ -16,9 +16,8 @@ import torch
 
 from nla_core.errors import NLAError
 from nla_core.runs import publishing
-from nla_core.runs.live import folded
 from nla_core.runs.request import Positions, Sampling, Which
-from nla_core.runs.state import RunState
+from nla_core.runs.store import RunState, folded
 from nla_core.store.integrity import problems
 from tests.runs.conftest import SOON, Bench, ask, ends, no_place_is_taken, sentence, whole
 from tests.tiny import LAYER

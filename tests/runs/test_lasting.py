@@ -19,7 +19,7 @@ import pytest
 from nla_core.runs import publishing
 from nla_core.runs.request import Positions, Sampling, Which
 from nla_core.runs.settings import Limits
-from nla_core.runs.state import RunState
+from nla_core.runs.store import RunState
 from nla_core.store import files
 from tests.runs.conftest import SOON, Bench, ask, no_place_is_taken, sentence, whole
 
@@ -65,7 +65,7 @@ def test_a_full_disk_while_publishing(bench: Bench, monkeypatch: pytest.MonkeyPa
 def test_a_journal_that_cannot_be_written_ends_that_run_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nla_core.runs.journal import RunFolder
+    from nla_core.runs.store import RunFolder
 
     runner = bench.runner()
     bad = runner.pairs.get("tiny")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from nla_core.runs.live import folded
 from nla_core.runs.request import Sampling
-from nla_core.runs.state import Event, RunState
+from nla_core.runs.store import Event, RunState, folded
 from tests.runs.conftest import SOON, Bench, ask
 
 

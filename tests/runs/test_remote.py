@@ -22,7 +22,7 @@ from nla_core.runs.remote import RemoteExplainer
 from nla_core.runs.remote_link import Address, WorkerLost
 from nla_core.runs.remote_wire import TOKEN_VARIABLE, Identity
 from nla_core.runs.request import Positions, Sampling, Which
-from nla_core.runs.state import RunState
+from nla_core.runs.store import RunState
 from tests.runs.conftest import SOON, Bench, ask, sentence, whole
 from tests.runs.workers import TOKEN, Here, Process, until
 

@@ -13,7 +13,7 @@ import pytest
 from nla_core.errors import NLAError
 from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Which
 from nla_core.runs.settings import Limits
-from nla_core.runs.state import RunState
+from nla_core.runs.store import RunState
 from nla_core.store.manifest import CURRENT
 from tests.runs.conftest import Bench, ask, sentence
 

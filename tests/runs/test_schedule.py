@@ -6,7 +6,7 @@ from collections import Counter, deque
 
 from nla_core.runs.request import Sampling
 from nla_core.runs.schedule import Capacity, Explain, Rotation, Transcribe, places
-from nla_core.runs.state import Run, RunState, Unit
+from nla_core.runs.store import Run, RunState, Unit
 from tests.runs.conftest import ask
 
 CAPACITY = Capacity(batch=8, first_batch=2, transcribe=3)
