@@ -1,9 +1,8 @@
-"""Who may have models run here: everybody, holders of a token, people who signed in, or nobody.
+"""Who may have models run here: everybody, holders of a token, or nobody.
 
-Knows the settings of access, what follows where none is given, and how a refusal reads. Knows no
-page, route or cookie. The decision a reader would question: there are no accounts and no rights of
-one visitor over another. Reading is always open; what is guarded is the machine's time, and one
-question is enough for that.
+Reading is always open; what is guarded is the machine's time, and one question is enough for that.
+There are no accounts: where people have to sign in, a proxy in front of the server asks them, and
+nothing that it writes into headers is believed here (SECURITY.md).
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from nla_core.errors import NLAError
 
 ACCESS_VARIABLE: Final = "NLA_RUN_ACCESS"
 TOKEN_VARIABLE: Final = "NLA_RUN_TOKEN"
-USERS_VARIABLE: Final = "NLA_RUN_USERS"
 
 SHORTEST_TOKEN: Final = 16
 WRONG_TRIES: Final = 10
@@ -37,7 +35,6 @@ MOST_ADDRESSES: Final = 10_000
 class Access(StrEnum):
     OPEN = "open"
     TOKEN = "token"
-    OIDC = "oidc"
     OFF = "off"
 
 
@@ -48,8 +45,6 @@ class Because(StrEnum):
     NO_TOKEN = "no token"
     WRONG_TOKEN = "wrong token"
     TOO_MANY_TRIES = "too many tries"
-    NOT_SIGNED_IN = "not signed in"
-    NOT_ON_THE_LIST = "not on the list"
 
 
 class Denied(NLAError):
@@ -101,20 +96,19 @@ class Policy:
 
     access: Access
     token: str | None = field(default=None, repr=False)
-    users: tuple[str, ...] = ()
     local: bool = True
     reason: str = ""
     remedy: str = ""
 
     @classmethod
     def from_environment(cls, address: str | None, hosts: Sequence[str]) -> Policy:
-        """What the three variables say, for a server bound to ``address`` (None: everywhere)
+        """What the two variables say, for a server bound to ``address`` (None: everywhere)
         that answers to the names in ``hosts`` (none: to all).
 
         Raises NLAError for settings that contradict each other or mean nothing.
         """
         local = only_local(address, hosts)
-        token, users = _token(), _users()
+        token = _token()
         asked = os.environ.get(ACCESS_VARIABLE, "").strip().lower()
         if asked:
             access = _access(asked, token)
@@ -124,23 +118,15 @@ class Policy:
             reason = f"this server can be reached by others ({_reach(address, hosts)})"
             remedy = (
                 f"Whoever runs it can set {TOKEN_VARIABLE} to a secret of {SHORTEST_TOKEN} "
-                f"characters or more, or {ACCESS_VARIABLE} to oidc or open"
-            )
-        if users and access is not Access.OIDC:
-            raise NLAError(
-                f"{USERS_VARIABLE} has no meaning here",
-                why=f"it lists who may run prompts after signing in, and access is {access}",
-                fix=f"Set {ACCESS_VARIABLE}=oidc, or leave {USERS_VARIABLE} out",
+                f"characters or more, or {ACCESS_VARIABLE} to open"
             )
         off = access is Access.OFF
-        return cls(access, token, users, local, reason if off else "", remedy if off else "")
+        return cls(access, token, local, reason if off else "", remedy if off else "")
 
-    def check(
-        self, *, token: str | None = None, user: str | None = None, address: str = ""
-    ) -> None:
+    def check(self, *, token: str | None = None, address: str = "") -> None:
         """Return where running is allowed; else raise Denied.
 
-        ``user`` is who signed in, already verified; ``address`` is where a wrong token came from.
+        ``address`` is where a wrong token came from.
         """
         if self.access is Access.OFF:
             raise Denied(
@@ -149,23 +135,14 @@ class Policy:
                 why=self.reason,
                 fix=self.remedy,
             )
-        if self.access is Access.TOKEN or (self.access is Access.OIDC and token):
+        if self.access is Access.TOKEN:
             self._check_token(token, address)
-        elif self.access is Access.OIDC:
-            self._check_user(user)
 
     def accepts(self, token: str | None) -> bool:
         """Whether it is the token that is asked for, compared in constant time."""
         return bool(token) and self.token is not None and _same(token or "", self.token)
 
     def _check_token(self, token: str | None, address: str) -> None:
-        if self.token is None:
-            raise Denied(
-                Because.NOT_SIGNED_IN,
-                "Running prompts needs somebody who signed in",
-                why=f"this server has no {TOKEN_VARIABLE}, so programs cannot run anything on it",
-                fix="Use the page Run in a browser, or ask whoever runs the server to set a token",
-            )
         if not token:
             raise Denied(
                 Because.NO_TOKEN,
@@ -188,25 +165,6 @@ class Policy:
                 "This is not the token of this server",
                 why="it differs from the one that was set when the server was started",
                 fix="Check it for missing characters, or ask whoever runs the server",
-            )
-
-    def _check_user(self, user: str | None) -> None:
-        if not user:
-            raise Denied(
-                Because.NOT_SIGNED_IN,
-                "Running prompts needs you to sign in",
-                why="this server shares its models with people it knows",
-                fix="Sign in; everything that was run before can be read without it",
-            )
-        name = user.casefold()
-        domain = name[name.rfind("@") :] if "@" in name else None
-        if self.users and name not in self.users and domain not in self.users:
-            raise Denied(
-                Because.NOT_ON_THE_LIST,
-                f"{user[:80]} may not run prompts here",
-                why="the list of people who may does not have this address",
-                fix=f"Ask whoever runs the server to add it to {USERS_VARIABLE}, or sign in as "
-                "somebody else",
             )
 
 
@@ -268,16 +226,3 @@ def _token() -> str | None:
             fix="Make one with `python -c 'import secrets; print(secrets.token_urlsafe())'`",
         )
     return token or None
-
-
-def _users() -> tuple[str, ...]:
-    parts = [part.strip().casefold() for part in os.environ.get(USERS_VARIABLE, "").split(",")]
-    users = tuple(part for part in parts if part)
-    wrong = next((user for user in users if "@" not in user or user.endswith("@")), None)
-    if wrong is not None:
-        raise NLAError(
-            f"{USERS_VARIABLE} cannot hold “{wrong[:60]}”",
-            why="it is neither an e-mail address nor a domain after an @",
-            fix="Write it as ann@example.org,@example.com",
-        )
-    return users

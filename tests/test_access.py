@@ -1,4 +1,4 @@
-"""Who may run: the settings, what follows without them, tokens, people, wrong tries."""
+"""Who may run: the settings, what follows without them, tokens, wrong tries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCAL = ["localhost", "127.0.0.1", "::1"]
 
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (access.ACCESS_VARIABLE, access.TOKEN_VARIABLE, access.USERS_VARIABLE):
+    for name in (access.ACCESS_VARIABLE, access.TOKEN_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(access, "TRIES", access.Tries())
 
@@ -29,14 +29,12 @@ def policy(monkeypatch: pytest.MonkeyPatch) -> Any:
     def make(
         asked: str | None = None,
         token: str | None = None,
-        users: str | None = None,
         address: str | None = "127.0.0.1",
         hosts: list[str] = LOCAL,
     ) -> Policy:
         for name, value in (
             (access.ACCESS_VARIABLE, asked),
             (access.TOKEN_VARIABLE, token),
-            (access.USERS_VARIABLE, users),
         ):
             if value is not None:
                 monkeypatch.setenv(name, value)
@@ -106,12 +104,10 @@ def test_what_is_asked_for_outright_is_honoured(policy: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "word"),
     [
-        ({"asked": "everybody"}, "open, token, oidc, off"),
+        ({"asked": "oidc"}, "open, token, off"),
+        ({"asked": "everybody"}, "open, token, off"),
         ({"asked": "token"}, "NLA_RUN_TOKEN is not set"),
         ({"token": "short"}, "5 characters"),
-        ({"asked": "oidc", "users": "ann"}, "“ann”"),
-        ({"asked": "oidc", "users": "ann@"}, "“ann@”"),
-        ({"users": "ann@example.org"}, "NLA_RUN_ACCESS=oidc"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(
@@ -192,46 +188,10 @@ def test_tries_of_many_threads_are_all_counted() -> None:
     assert tries.wait_s("a") > 0
 
 
-# ---- people --------------------------------------------------------------------------------------
-
-
-def test_people_on_the_list_may(policy: Any) -> None:
-    found = policy("oidc", users="Ann@Example.org, @lab.example")
-    for user in ("ann@example.org", "ANN@EXAMPLE.ORG", "bob@lab.example"):
-        found.check(user=user)
-    for user in (
-        "bob@example.org",
-        "ann@example.org.evil.example",
-        "bob@sub.lab.example",
-        "bob@evil-lab.example",
-        "lab.example",
-        "@",
-    ):
-        assert denied(found, user=user).because is Because.NOT_ON_THE_LIST
-    assert denied(found).because is Because.NOT_SIGNED_IN
-
-
-def test_without_a_list_everybody_who_signs_in_may(policy: Any) -> None:
-    policy("oidc").check(user="anybody@anywhere.example")
-    assert denied(policy("oidc"), user="").because is Because.NOT_SIGNED_IN
-
-
-def test_programs_bring_a_token_where_people_sign_in(policy: Any) -> None:
-    refusal = denied(policy("oidc"), token=TOKEN)
-    assert refusal.because is Because.NOT_SIGNED_IN
-    assert "NLA_RUN_TOKEN" in refusal.why
-    both = policy("oidc", token=TOKEN)
-    both.check(token=TOKEN)
-    assert denied(both, token="x" * 20).because is Because.WRONG_TOKEN
-
-
-# ---- names ---------------------------------------------------------------------------------------
-
-
 def test_a_visitor_is_named_without_being_told() -> None:
-    name = visitor_id("user", "ann@example.org")
-    assert name == visitor_id("user", "ann@example.org")
-    assert name.startswith("user:")
+    name = visitor_id("token", "ann@example.org")
+    assert name == visitor_id("token", "ann@example.org")
+    assert name.startswith("token:")
     assert "ann" not in name
     assert name != visitor_id("browser", "ann@example.org")
     assert json.dumps(name)

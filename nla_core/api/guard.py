@@ -25,8 +25,6 @@ STATUS: Final = {
     Because.NO_TOKEN: 401,
     Because.WRONG_TOKEN: 401,
     Because.TOO_MANY_TRIES: 429,
-    Because.NOT_SIGNED_IN: 403,
-    Because.NOT_ON_THE_LIST: 403,
 }
 
 

@@ -1,14 +1,13 @@
-"""What a free worker does next: fair between visitors, and full batches.
+"""What a free worker does next: visitors take turns, and batches are full.
 
-Knows whose turn it is and which readings may be decoded together. Knows no thread, no model and no
-clock. The decision a reader would question: visitors are dealt places in a batch one by one, like
-cards, rather than a batch each; so ten visitors with small runs all see readings from the first
-batch on, and one with a thousand positions costs the others nothing but a share.
+A turn is one batch. It holds the readings of the visitor whose turn it is; where those leave room,
+others with the same pair and sampling fill it. So a run of a thousand positions costs the others
+every second batch and no more.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -73,7 +72,7 @@ class Rotation:
     def next(
         self, runs: Sequence[Run], capacity: Capacity, loaded: PairKey | None = None
     ) -> Work | None:
-        """Work of the visitor whose turn it is, and places in it for the others.
+        """Work of the visitor whose turn it is, filled up with that of others.
 
         ``runs`` are those with work, oldest first. ``loaded`` is the pair to stay with, where one
         of its runs has work.
@@ -89,7 +88,7 @@ class Rotation:
         self._turns.append(turns[0])
         if lead.untranscribed and (not lead.pending or self._wants_more(lead, capacity)):
             return _transcribe(lead, capacity)
-        return Explain(tuple(_deal(lead, runs, turns, capacity)))
+        return Explain(tuple(_fill(lead, runs, turns, capacity)))
 
     @staticmethod
     def _wants_more(run: Run, capacity: Capacity) -> bool:
@@ -110,34 +109,33 @@ def _transcribe(run: Run, capacity: Capacity) -> Transcribe:
     return Transcribe(run, tuple(taken))
 
 
-def _deal(
+def _fill(
     lead: Run, runs: Sequence[Run], turns: Sequence[str], capacity: Capacity
 ) -> Iterable[tuple[Run, Unit]]:
-    """Units of ``lead`` and of runs like it, one a visitor in turn, taken off their queues."""
+    """Units of ``lead``, then of runs like it, taken off their queues.
+
+    Each visitor's first run comes before anybody's second one.
+    """
     sampling = (lead.request.verbalizer.temperature, lead.request.verbalizer.max_tokens)
-    hands: dict[str, deque[Run]] = {visitor: deque() for visitor in turns}
-    for run in sorted(runs, key=lambda run: run is not lead):
+    like: list[tuple[bool, int, int, int]] = []
+    rounds: Counter[str] = Counter()
+    for at, run in enumerate(runs):
         asked = run.request.verbalizer
-        like = (asked.temperature, asked.max_tokens) == sampling
-        if run.pending and like and pair_key(run) == pair_key(lead):
-            hands[run.payer].append(run)
-    alone = sum(bool(hand) for hand in hands.values()) == 1
-    room = min(capacity.batch, capacity.first_batch) if alone and not lead.readings else 0
-    room = room or capacity.batch
+        same = (asked.temperature, asked.max_tokens) == sampling
+        if run.pending and same and pair_key(run) == pair_key(lead):
+            like.append((run is not lead, rounds[run.payer], turns.index(run.payer), at))
+            rounds[run.payer] += 1
+    room = capacity.batch
+    if rounds.keys() == {lead.payer} and not lead.readings:
+        room = min(room, capacity.first_batch)
     taken = 0
-    while taken < room and any(hands.values()):
-        for visitor in turns:
-            hand = hands[visitor]
-            while hand and not hand[0].pending:
-                hand.popleft()
-            if not hand or taken >= room:
-                continue
-            run = hand[0]
+    for *_, at in sorted(like):
+        run = runs[at]
+        while run.pending and taken < room:
             # A suspect brings its own, smaller limit; it waits where the batch is over it.
             limit = run.together.get(run.pending[0], capacity.batch)
             if taken >= limit:
-                hand.popleft()
-                continue
+                break
             room = min(room, limit)
             yield run, run.pending.popleft()
             taken += 1

@@ -208,7 +208,7 @@ class DemoEncoder(HashEncoder):
 def client() -> Iterator[TestClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(opened, "encoder", DemoEncoder)
-        for name in (access.ACCESS_VARIABLE, access.TOKEN_VARIABLE, access.USERS_VARIABLE):
+        for name in (access.ACCESS_VARIABLE, access.TOKEN_VARIABLE):
             patch.delenv(name, raising=False)
         patch.delenv("NLA_RUN_LIMITS", raising=False)
         yield client_of(DEMO)

@@ -28,7 +28,7 @@ CHANGES = [
 
 @pytest.fixture(autouse=True)
 def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (access.ACCESS_VARIABLE, access.TOKEN_VARIABLE, access.USERS_VARIABLE):
+    for name in (access.ACCESS_VARIABLE, access.TOKEN_VARIABLE):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(access, "TRIES", access.Tries())
 
@@ -68,9 +68,6 @@ def visitors(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ({"TOKEN": TOKEN}, {}, 401, "Bearer"),
         ({"TOKEN": TOKEN}, {"Authorization": "Bearer wrong"}, 401, "not the token"),
         ({"TOKEN": TOKEN}, {"Authorization": f"Basic {TOKEN}"}, 401, "none was given"),
-        ({"ACCESS": "oidc"}, {}, 403, "sign in"),
-        ({"ACCESS": "oidc"}, BEARER, 403, "NLA_RUN_TOKEN"),
-        ({"ACCESS": "oidc", "TOKEN": TOKEN}, {"Authorization": "Bearer x"}, 401, "not the token"),
         ({"ACCESS": "everyone"}, {}, 503, "cannot be"),
         ({"TOKEN": "short"}, {"Authorization": "Bearer short"}, 503, "too short"),
     ],

@@ -27,12 +27,11 @@ def shares(work: object) -> Counter[str]:
     return Counter(r.payer for r, _ in work.items)
 
 
-def test_a_batch_is_dealt_evenly_and_filled() -> None:
-    runs = [run("ann", 100), run("bob", 100), run("cleo", 1)]
-    found = shares(Rotation().next(runs, CAPACITY))
-    assert sum(found.values()) == CAPACITY.batch
-    assert found["cleo"] == 1
-    assert abs(found["ann"] - found["bob"]) <= 1
+def test_a_turn_is_a_batch_and_others_fill_it() -> None:
+    runs = [run("ann", 100), run("bob", 5), run("cleo", 100)]
+    rotation = Rotation()
+    found = [shares(rotation.next(runs, CAPACITY)) for _ in range(3)]
+    assert found == [{"ann": 8}, {"bob": 5, "cleo": 3}, {"cleo": 8}]
 
 
 def test_turns_go_round_among_runs_that_cannot_share() -> None:
@@ -44,8 +43,11 @@ def test_turns_go_round_among_runs_that_cannot_share() -> None:
 
 def test_many_runs_of_one_visitor_are_no_advantage() -> None:
     runs = [run("ann", 50 + n) for n in range(5)] + [run("bob", 50)]
-    found = shares(Rotation().next(runs, CAPACITY))
-    assert found == {"ann": 4, "bob": 4}
+    rotation = Rotation()
+    found = [shares(rotation.next(runs, CAPACITY)) for _ in range(4)]
+    assert found == [{"ann": 8}, {"bob": 8}] * 2
+    small = [run("ann", 3), run("ann", 20), run("bob", 3)]
+    assert shares(Rotation().next(small, CAPACITY)) == {"ann": 5, "bob": 3}
 
 
 def test_a_new_run_shows_something_soon_where_nobody_waits() -> None:
