@@ -1,10 +1,10 @@
 """An explanation cut into claims, each with the characters it stands in.
 
-Knows two ways of writing: named fields (``User, prose, at "of it?". Next: a / b. About: dime.
-Text: of it?``), as this project's labels have them, and free prose with sentences and list items,
-as the released pairs write. Does not know any transcript. The decision a reader would question: a
-sentence is a claim and so are the quotations, names and expected words inside it; ranges overlap
-on purpose, because a true sentence may hold an invented name.
+The three forms of `grammar.py` give different claims: fields their quotation, topics and running
+text; free prose its sentences and list items; a note its clauses, the first of which says what the
+text is and the others what is being done now. Finer cuts of a note (who speaks, the mood) cannot be
+told by rule. Ranges overlap on purpose: a sentence or clause is a claim and so are the quotations,
+names and expected words inside of it, because a true sentence may hold an invented name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nla_core.compare.grammar import next_items, next_span, quote_spans
+from nla_core.compare.grammar import (
+    Parts,
+    next_items,
+    note_clauses,
+    quote_spans,
+    split,
+)
 from nla_core.compare.lexical import FUNCTION_WORDS, about_texts, words
 
 LONGEST_SENTENCE = 320
@@ -25,15 +31,22 @@ MOST_CLAIMS = 200
 
 
 class Kind(StrEnum):
-    """What a claim is. ``place`` says whose turn it is, ``text`` quotes the running text."""
+    """What a claim is. ``place`` says whose turn it is, ``text`` quotes the running text; ``what``
+    and ``now`` are clauses of a note."""
 
     PLACE = "place"
+    WHAT = "what"
+    NOW = "now"
     SENTENCE = "sentence"
     QUOTE = "quote"
     TEXT = "text"
     NAME = "name"
     TOPIC = "topic"
     PREDICTION = "prediction"
+
+
+STATEMENTS = frozenset({Kind.SENTENCE, Kind.WHAT, Kind.NOW})
+"""Kinds that say something in a sentence, and are judged by all of its words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +60,6 @@ class Claim:
     end: int
 
 
-_PLACE = re.compile(r"\s*(User|Answer|System|Text|Assistant),\s+\w+\b")
-_FIELD = re.compile(
-    r"(?:(?<=^)|(?<=[.;\n\"”] )|(?<=\n)|(?<=^\s))(About|Topics?|Text|Reading)\s*:[ \t]*",
-    re.IGNORECASE | re.MULTILINE,
-)
 _LIST_MARK = re.compile(r"\s*(?:[-*•–]|\d{1,2}[.)]|#{1,6})\s+")
 _SENTENCE_END = re.compile(r"[.!?…]+[\"”'’)\]*_]*(?=\s+[^\sa-z]|\s*$)|[。！？]+[」』]*")
 _ABBREVIATED = re.compile(r"(?:\b(?:Mr|Mrs|Ms|Dr|St|No|vs|etc|e\.g|i\.e|cf)|\b[A-Z])\.$")
@@ -81,10 +89,11 @@ def split_claims(explanation: str) -> tuple[Claim, ...]:
 
     Words that a field names twice are claimed once.
     """
-    if _PLACE.match(explanation) or _is_fielded(explanation):
-        found = _fielded(explanation)
-    else:
+    parts = split(explanation)
+    if parts.form == "prose":
         found = _prose(explanation, 0, len(explanation))
+    else:
+        found = _fielded(explanation, parts)
     unique: dict[tuple[Kind, int, int], Claim] = {}
     for claim in found:
         if claim.text.strip():
@@ -94,55 +103,41 @@ def split_claims(explanation: str) -> tuple[Claim, ...]:
     return tuple(sorted(unique.values(), key=lambda c: (c.start, -c.end)))
 
 
-def _is_fielded(text: str) -> bool:
-    names = {match[1].casefold() for match in _fields(text)}
-    return len(names) + (next_span(text) is not None) >= 2
-
-
-def _fields(text: str) -> list[re.Match[str]]:
-    """Fields other than ``next``, outside of quotations; what follows ``text`` is running text."""
-    quoted = [(start, end) for start, end, _ in quote_spans(text)]
-    found: list[re.Match[str]] = []
-    for match in _FIELD.finditer(text):
-        if any(start < match.start() < end for start, end in quoted):
-            continue
-        found.append(match)
-        if match[1].casefold() == "text":
-            break
-    return found
-
-
-def _fielded(text: str) -> Iterator[Claim]:
-    """Claims of the form with named fields; what stands outside of any field is read as prose."""
-    fields = _fields(text)
-    expected = next_span(text)
-    starts = sorted([m.start() for m in fields] + ([expected[0]] if expected else []))
-    head = text[: starts[0]] if starts else text
-    if expected and starts[0] == expected[0]:
-        head = re.sub(r"\S+\s*\S*\s*$", "", head)  # the words "Next:" themselves
-    if place := _PLACE.match(text):
-        yield Claim(Kind.PLACE, place[1], place.start(1), place.end())
-    for start, end, quoted in quote_spans(text[: starts[0]] if starts else text):
-        yield Claim(Kind.QUOTE, quoted, start, end)
-    if not place:
-        yield from _prose(text, 0, len(head))
+def _fielded(text: str, parts: Parts) -> Iterator[Claim]:
+    """Claims of a note or of named fields; what stands outside of any field is read as prose."""
+    if parts.place:
+        yield Claim(Kind.PLACE, text[slice(*parts.place)].split(",")[0], *parts.place)
+        for start, end, quoted in quote_spans(text[: parts.head[1]]):
+            yield Claim(Kind.QUOTE, quoted, start, end)
+    elif parts.note:
+        yield from _note(text, parts.note)
+    else:
+        yield from _prose(text, *parts.head)
     for start, end, word in next_items(text):
         yield Claim(Kind.PREDICTION, word, start, end)
-    for field in fields:
-        later = [at for at in starts if at > field.start()]
-        end = later[0] if later else len(text)
-        name = field[1].casefold()
-        if name in ("text", "reading"):
-            yield from _running_text(text, field.end(), len(text) if name == "text" else end)
-        else:
-            yield from _topics(text, field.end(), end)
+    for field in parts.fields:
+        if field.name in ("text", "reading"):  # a quotation without marks
+            yield Claim(Kind.TEXT, text[field.start : field.end], field.start, field.end)
+        elif field.name != "next":
+            yield from _topics(text, field.start, field.end)
 
 
-def _running_text(text: str, start: int, end: int) -> Iterator[Claim]:
-    """A quotation without marks; a tag that the cut left behind is no part of it."""
-    body = re.sub(r"\s*(?:</?[A-Za-z]*>?|\b[Nn]ext:?)?\s*$", "", text[start:end])
-    lead = len(body) - len(body.lstrip())
-    yield Claim(Kind.TEXT, body.strip(), start + lead, start + len(body))
+def _note(text: str, note: tuple[int, int]) -> Iterator[Claim]:
+    """Clauses of each sentence of a note, then the quotations and names inside of them."""
+    quoted = quote_spans(text[: note[1]])
+    for low, high in _sentences(text, *note, quoted):
+        for number, (start, end) in enumerate(note_clauses(text, (low, high))):
+            clause = re.sub(r"\s+", " ", text[start:end])
+            if any(word.is_content for word in words(clause)):
+                yield Claim(Kind.NOW if number else Kind.WHAT, clause, start, end)
+        yield from _names(_blank(text[low:high], _within(quoted, low, high)), low)
+    for start, end, quote in quoted:
+        yield Claim(Kind.QUOTE, quote, start, end)
+
+
+def _within(quoted: list[tuple[int, int, str]], low: int, high: int) -> list[tuple[int, int]]:
+    """The quotations of a stretch, counted from where it begins."""
+    return [(a - low, b - low) for a, b, _ in quoted if low <= a and b <= high]
 
 
 def _topics(text: str, start: int, end: int) -> Iterator[Claim]:

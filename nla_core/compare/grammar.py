@@ -1,23 +1,186 @@
-"""What an explanation claims, read off its wording: quotations, and the words named as next.
+"""The parts of an explanation: its note, the tokens it names as next, running text, quotations.
 
-Knows the forms that labels and verbalizers write: double quotes, straight or curly, and a field
-``next: a / b / c``. Knows nothing of vectors or models. The decision a reader would question: it
-reads tolerantly, since a verbalizer that learned the form imitates it imperfectly; what stands in
-the field ``next`` is never counted as a quotation, because it claims what comes, not what was read.
+Explanations come in three forms. A **note** is a sentence for people, followed by fields:
+``Advice on a lost passport; asks for the mother. Next: [end] / You. Text: if she's in touch``. The
+**fields** of older pairs begin with the place: ``User, prose, at "of it?". Next: a / b. About:
+dime. Text: of it?``. Released pairs write free **prose**. ``split`` tells them apart and says where
+the parts are.
+
+A verbalizer imitates its form imperfectly and may be cut anywhere, so everything here is read
+tolerantly. What stands in the field ``next`` is never a quotation: it claims what comes, not what
+was read.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+Form = Literal["note", "fields", "prose"]
+Range = tuple[int, int]
+
+LONGEST_NOTE = 320
+"""Characters; what is longer and followed by fields is prose."""
+
+LONGEST_BARE_NOTE = 200
+"""Characters of a note without any field after it; longer ones are prose."""
 
 END = "[end]"
 """How an explanation writes that the text or the turn ends."""
 
 _QUOTE = re.compile(r'"([^"]*)"|“([^“”]*)”')
 _NEXT = re.compile(r"\bnext(?:\s+(?:tokens?|words?))?\s*[:=]\s*", re.IGNORECASE)
-_FIELD_AFTER = re.compile(r"\.?(?<!/)\s+[^\W\d_]+(?: [^\W\d_]+)?:\s|\n|;\s")
+_PLACE = re.compile(r"\s*(User|Answer|System|Text|Assistant),\s+\w+\b")
+_FIELD = re.compile(
+    r"(?:(?<=^)|(?<=[.;!?…。\n\"”] )|(?<=\n)|(?<=^\s))(About|Topics?|Text|Reading)\s*:[ \t]*",
+    re.IGNORECASE | re.MULTILINE,
+)
+_OPENS_A_FIELD = ".;!?…。！？\"”’')]"
+_FIELDS_WITHIN = re.compile(r"\bNext: [^\n]*?(?: / |\. Text:)|[.!?…] Text: ")
+_LIST_MARK = re.compile(r"\s*(?:[-*•–]|\d{1,2}[.)]|#{1,6})\s+")
+_CUT_TAIL = re.compile(r"\s*(?:</?[A-Za-z]*>?|\b[Nn]ext:?)?\s*$")
+_CUT_NAME = re.compile(r"(?<=[.!?…。])\s+(?:N|Ne|Nex|Next|T|Te|Tex|Text)$")
+_FIELD_AFTER = re.compile(r"\.?(?<!/)\s+[^\W\d_]+(?: [^\W\d_]+)?:(?:\s|$)|\n|;\s")
+_NAMED_AFTER = re.compile(r"\.?\s*(About|Topics?|Text|Reading):[ \t]*")
 _MARKUP = re.compile(r"<\|?[^<>\s]+\|?>")
 _WRAPPED = re.compile(r"""^(["'`“])(.+)(["'`”])$""", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """``text[start:end]`` is the body of the field; its name begins at ``named``."""
+
+    name: str  # lower case: next, text, about, topic, topics, reading
+    named: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Where the parts of an explanation stand. ``head`` is what comes before the first field: the
+    note, or the place and quotation of the form with fields; of prose it is the whole text."""
+
+    form: Form
+    head: Range
+    place: Range | None
+    fields: tuple[Field, ...]
+
+    @property
+    def note(self) -> Range | None:
+        """The sentence for people; None in the other forms."""
+        return self.head if self.form == "note" else None
+
+    @property
+    def running_text(self) -> Range | None:
+        """The words that lead up to the token, of a note or fields."""
+        return next(((f.start, f.end) for f in self.fields if f.name == "text"), None)
+
+    @property
+    def quiet_from(self) -> int | None:
+        """From where on a note's explanation is detail; None where nothing comes after a note."""
+        return self.fields[0].named if self.form == "note" and self.fields else None
+
+
+def split(text: str) -> Parts:
+    """The parts of an explanation; free prose is one part, whatever fields it seems to have."""
+    fields = tuple(_fields(text))
+    place = _PLACE.match(text)
+    whole = _trimmed(text, 0, len(text))
+    if place:
+        head = _trimmed(text, 0, fields[0].named) if fields else whole
+        return Parts("fields", head, (place.start(1), place.end()), fields)
+    if _is_note(text, fields):
+        end = fields[0].named if fields else len(_CUT_NAME.sub("", text.rstrip()))
+        return Parts("note", _trimmed(text, 0, end), None, fields)
+    if len({field.name for field in fields}) >= 2:
+        return Parts("fields", _trimmed(text, 0, fields[0].named), None, fields)
+    return Parts("prose", whole, None, ())
+
+
+def note_clauses(text: str, note: Range) -> Iterator[Range]:
+    """The clauses of a note, without semicolons and the last full stop.
+
+    By the form of the labels the first says what the text is, the others what is being done now.
+    """
+    quoted = [match.span() for match in _quotations(text)]
+    at = note[0]
+    ends = [
+        match.start()
+        for match in re.finditer(r"[;；]", text[: note[1]])
+        if match.start() >= at and not any(a < match.start() < b for a, b in quoted)
+    ]
+    for end in [*ends, note[1]]:
+        start, stop = _trimmed(text, at, end)
+        while stop > start and text[stop - 1] in ".。":
+            stop -= 1
+        if start < stop:
+            yield start, stop
+        at = end + 1
+
+
+def _is_note(text: str, fields: tuple[Field, ...]) -> bool:
+    """Whether a text without a place is one line for people, followed by labelled fields."""
+    end = fields[0].named if fields else len(text)
+    head = text[:end].strip()
+    if "\n" in head or not re.search(r"\w", head) or _LIST_MARK.match(head) or "**" in head:
+        return False
+    if not fields:
+        return bool(re.search(r"[;；]\s*\S", head)) and len(head) <= LONGEST_BARE_NOTE
+    first = fields[0]
+    if len(head) > LONGEST_NOTE or text[first.named : first.named + 5] not in ("Next:", "Text:"):
+        return False
+    body = text[first.start : first.end].strip()
+    # A list of words, a single one, or nothing yet: prose goes on in words instead.
+    return first.name == "text" or len(fields) > 1 or "/" in body or len(body.split()) <= 1
+
+
+def _fields(text: str) -> Iterator[Field]:
+    """The fields in order, none inside of a quotation; after ``text`` all is running text."""
+    quoted = [match.span() for match in _quotations(text)]
+    found = [
+        (match[1].casefold(), match.start(), match.end())
+        for match in _FIELD.finditer(text)
+        if not any(a < match.start() < b for a, b in quoted)
+    ]
+    expected = _next_field(text, quoted)
+    if expected is not None:
+        found.append(("next", *expected[:2]))
+        # right after the next tokens a field needs no full stop before it
+        after = _NAMED_AFTER.match(text, expected[2])
+        if after and all(start != after.end() for _, _, start in found):
+            found.append((after[1].casefold(), after.start(1), after.end()))
+    found.sort(key=lambda field: field[1])
+    for number, (name, named, start) in enumerate(found):
+        end = found[number + 1][1] if number + 1 < len(found) else len(text)
+        if name == "next" and expected is not None:
+            end = expected[2]
+        if name == "text":  # a tag that the cut left behind is no part of it
+            end = start + len(_CUT_TAIL.sub("", text[start:]))
+        yield Field(name, named, *_trimmed(text, start, max(start, end)))
+        if name == "text":
+            return
+
+
+def _trimmed(text: str, start: int, end: int) -> Range:
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    return start, end
+
+
+def _quotations(text: str) -> Iterator[re.Match[str]]:
+    """Marks in pairs. A lone one, such as that of 15", does not reach over the fields of a note."""
+    at = 0
+    while match := _QUOTE.search(text, at):
+        if _FIELDS_WITHIN.search(match[0]):
+            at = match.start() + 1
+            continue
+        yield match
+        at = match.end()
 
 
 def next_words(text: str) -> list[str]:
@@ -38,7 +201,7 @@ def next_items(text: str) -> list[tuple[int, int, str]]:
     at = 0
     for gap in [*re.finditer(separator, body), None]:
         part = body[at : gap.start() if gap else len(body)]
-        stripped = part.strip()
+        stripped = re.sub(r"\s+/$", "", part.strip())  # a text cut after a slash
         if word := as_word(_WRAPPED.sub(r"\2", stripped)):
             start = span[0] + at + part.index(stripped)
             items.setdefault(word, (start, start + len(stripped), word))
@@ -91,31 +254,42 @@ def quote_spans(text: str, *, next_too: bool = False) -> list[tuple[int, int, st
     """
     low, high = (next_span(text) if not next_too else None) or (len(text), len(text))
     found = []
-    for match in _QUOTE.finditer(text):
+    for match in _quotations(text):
         body = (match[1] if match[1] is not None else match[2]).strip()
         if body and not low <= match.start() < high:
             found.append((match.start(), match.end(), body))
     return found
 
 
-def next_span(text: str) -> tuple[int, int] | None:
+def next_span(text: str) -> Range | None:
     """Where the body of the field ``next`` stands: up to the next field, line or the end.
 
     The full stop that closes the field is left out, one that is itself named as next is not. A
-    ``next:`` inside a quotation is somebody else's text, not a field.
+    ``next:`` inside a quotation is somebody else's text, not a field; one that begins a sentence
+    is preferred to one within a sentence.
     """
-    quoted = [(m.start(), m.end()) for m in _QUOTE.finditer(text)]
-    for match in _NEXT.finditer(text):
-        if any(start < match.start() < end for start, end in quoted):
-            continue
-        after = _FIELD_AFTER.search(text, match.end())
-        end = after.start() if after else len(text)
-        if after is None or ":" not in after[0]:  # a field that follows has taken the full stop
-            body = text[match.end() : end].rstrip()
-            if len(body) > 1 and body.endswith(".") and not re.search(r"/\s+\.$", body):
-                end = match.end() + len(body) - 1
-        return match.end(), end
-    return None
+    found = _next_field(text, [match.span() for match in _quotations(text)])
+    return None if found is None else found[1:]
+
+
+def _next_field(text: str, quoted: list[Range]) -> tuple[int, int, int] | None:
+    """(where its name begins, where its body begins, where that ends)."""
+    found = [
+        match
+        for match in _NEXT.finditer(text)
+        if not any(start < match.start() < end for start, end in quoted)
+    ]
+    if not found:
+        return None
+    before = {m: text[: m.start()].rstrip()[-1:] for m in found}
+    match = next((m for m in found if not before[m] or before[m] in _OPENS_A_FIELD), found[0])
+    after = _FIELD_AFTER.search(text, match.end())
+    end = after.start() if after else len(_CUT_NAME.sub("", text.rstrip()))
+    if after is None or ":" not in after[0]:  # a field that follows has taken the full stop
+        body = text[match.end() : end].rstrip()
+        if len(body) > 1 and body.endswith(".") and not re.search(r"/\s+\.$", body):
+            end = match.end() + len(body) - 1
+    return match.start(), match.end(), end
 
 
 def _plain(text: str) -> str:

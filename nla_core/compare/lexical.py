@@ -140,5 +140,14 @@ def about_texts(word: Word) -> bool:
     return word.stem in _ABOUT_TEXTS
 
 
+_ABOUT_SPEECH = frozenset(map(stem, _ENGLISH["words_about_speech"].split()))
+
+
+def about_speech(word: Word) -> bool:
+    """Whether a word says what kind of text or speech a note is about, or its step or mood
+    (*complaint*, *naming*, *annoyed*); the text itself hardly ever says so."""
+    return word.stem in _ABOUT_SPEECH
+
+
 def _normal(word: str) -> str:
     return unicodedata.normalize("NFKC", word).casefold().replace("’", "'")[:LONGEST_WORD]

@@ -10,12 +10,14 @@ Knows the rule. Does not know how texts are cut or embedded, nor where its thres
   stand only after it. Else its nearest word in meaning decides: near enough counts as standing,
   far enough as ``unspoken``, in between is ``unclear``. Meaning never rescues a name, a number or
   a word of a script that the encoder does not read.
-- A sentence is scored by the share of its content words that stand there, mixed with the
-  similarity to its nearest window. A number that does not stand there, or a word that is negated
-  on one side only, is never rescued by meaning.
+- A sentence or a clause of a note is scored by the share of its content words that stand there,
+  mixed with the similarity to its nearest window. A number that does not stand there, or a word
+  that is negated on one side only, is never rescued by meaning.
 
 The decision a reader would question: words that describe texts (*phrase*, *token*, *suggests*) are
-left out of a sentence, for an explanation speaks about the text while the text speaks of the world.
+left out of a sentence, and words for speech, steps and moods (*complaint*, *naming*, *annoyed*) out
+of a note, for an explanation speaks about the text while the text speaks of the world. A clause of
+such words alone is ``unclear``.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from nla_core.compare.claims import Claim, Kind
+from nla_core.compare.claims import STATEMENTS, Claim, Kind
 from nla_core.compare.grammar import END, as_word, without_quotes
-from nla_core.compare.lexical import Word, about_texts, words
+from nla_core.compare.lexical import Word, about_speech, about_texts, words
 from nla_core.compare.semantic import Embed, Near, SemanticIndex
 from nla_core.compare.thresholds import Thresholds
 from nla_core.compare.visible import Span, Visible, plain_quote
@@ -88,7 +90,7 @@ class Meaning:
             wanted = [
                 own_words(c)
                 for c in claims
-                if (c.kind is Kind.SENTENCE) is is_sentence
+                if (c.kind in STATEMENTS) is is_sentence
                 and c.kind not in (Kind.QUOTE, Kind.TEXT, Kind.PLACE)
             ]
             wanted = list(dict.fromkeys(wanted))
@@ -98,7 +100,7 @@ class Meaning:
 
     def nearest(self, claim: Claim, position: int) -> tuple[Near | None, Near | None]:
         """(best up to the token, best after it); a sentence to windows, anything else to words."""
-        is_sentence = claim.kind is Kind.SENTENCE
+        is_sentence = claim.kind in STATEMENTS
         index = self.windows if is_sentence else self._words
         return index.nearest(self._rows[is_sentence, own_words(claim)], position)
 
@@ -121,31 +123,36 @@ def judge(
             return _quotation(claim.text, visible, position)
         case Kind.PREDICTION:
             return _expected(claim, visible, position, meaning, thresholds)
-        case Kind.SENTENCE:
+        case Kind.SENTENCE | Kind.WHAT | Kind.NOW:
             return _sentence(claim, visible, position, meaning, thresholds)
         case _:
             return _topic(claim, visible, position, meaning, thresholds)
 
 
 def content_words(claim: Claim) -> tuple[Word, ...]:
-    """The words by which a claim is judged: content words, and in a sentence none about texts.
+    """The words by which a claim is judged: content words, in a sentence none about texts, in a
+    note none about speech either.
 
     ``[end]`` is a mark, not a word.
     """
     if claim.kind is Kind.PREDICTION and as_word(claim.text) == END:
         return ()
-    return _content_words(own_words(claim), claim.kind is Kind.SENTENCE)
+    return _content_words(own_words(claim), claim.kind)
 
 
 @lru_cache(maxsize=65_536)  # the same few thousand words are claimed over and over
-def _content_words(text: str, is_sentence: bool) -> tuple[Word, ...]:
-    found = (word for word in words(text) if word.is_content)
-    return tuple(word for word in found if not (is_sentence and about_texts(word)))
+def _content_words(text: str, kind: Kind) -> tuple[Word, ...]:
+    found = [word for word in words(text) if word.is_content]
+    if kind in STATEMENTS:
+        found = [word for word in found if not about_texts(word)]
+    if kind in (Kind.WHAT, Kind.NOW):
+        found = [word for word in found if not about_speech(word)]
+    return tuple(found)
 
 
 def own_words(claim: Claim) -> str:
     """What a sentence says in its own words: its quotations are claims of their own."""
-    return without_quotes(claim.text) if claim.kind is Kind.SENTENCE else claim.text
+    return without_quotes(claim.text) if claim.kind in STATEMENTS else claim.text
 
 
 def _place(claim: Claim, visible: Visible, position: int) -> Verdict:
