@@ -112,6 +112,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="record of `bench train` to show in the report",
     )
+    parser.add_argument(
+        "--notes", type=Path, metavar="FILE", help="annotated texts: does the note say what they do"
+    )
+    parser.add_argument(
+        "--notes-data",
+        type=Path,
+        metavar="DIR",
+        help="`train data` of an annotated corpus, for the linear map that --notes is held against",
+    )
+    parser.add_argument(
+        "--notes-pair", type=Path, metavar="DIR", help="another pair, read on the same texts"
+    )
     parser.add_argument("--target", help="the target model, where the sidecar names none")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--dtype", default="auto")
@@ -141,6 +153,8 @@ def main(args: argparse.Namespace) -> int:
     }
     if args.best_of:
         figures |= _best_of(args, loaded, second, tests)
+    if args.notes:
+        figures |= _notes(args, loaded)
     if throughput is not None:
         figures["throughput"] = throughput
     _show(args, tests, texts, figures)
@@ -159,6 +173,35 @@ def _refusal(name: str, value: float, expected: str) -> NLAError:
     return NLAError(
         f"{flag} {value} makes no sense", why=f"It must be {expected}", fix=f"Correct {flag}"
     )
+
+
+def _notes(args: argparse.Namespace, loaded: LoadedPair) -> dict[str, Any]:
+    """Note retrieval on ``--notes``; prints the notes beside the written ones."""
+    from nla_core.embed import MiniLM
+    from precompute.evaluation.notes import Marked, load_map, note_figures
+    from precompute.train.notes import read_annotated
+
+    embedder = MiniLM()
+    marked = Marked.of(loaded.target, read_annotated(args.notes))
+    fitted = load_map(args.notes_data, embedder) if args.notes_data else None
+    readings = {"": loaded}
+    if args.notes_pair:
+        pair = find_pair(args.notes_pair, target=args.target)
+        readings["another_pair"] = load_pair(pair, device=args.device, dtype=args.dtype)
+    texts = {
+        name: [
+            text.text
+            for text in verbalize_all(one, marked.hidden, max_new_tokens=args.explanation_tokens)
+        ]
+        for name, one in readings.items()
+    }
+    own = texts.pop("")
+    step = max(1, len(own) // max(1, args.show))
+    for row in range(0, len(own), step)[: args.show]:
+        print(
+            f"…{marked.contexts[row][-70:]!r}\n    {own[row]}\n    written: {marked.notes[row]}\n"
+        )
+    return note_figures(marked, own, embedder, fitted, texts)
 
 
 def _best_of(

@@ -84,6 +84,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="last",
         help="best: lowest on validation labels (default: last, right after training on samples)",
     )
+    borrow = steps.add_parser(
+        "borrow", help="label plain text with the written notes that its vectors agree with"
+    )
+    borrow.add_argument("--annotated", type=Path, required=True, help="data of an annotated corpus")
+    borrow.add_argument("--fresh", type=Path, required=True, help="data of plain text")
+    borrow.add_argument("--split", default="av", help="of --fresh (av)")
+    borrow.add_argument("--share", type=float, default=0.5, help="kept, the best first (0.5)")
+    borrow.add_argument("--out", type=Path, required=True)
     cli_rl.add_steps(steps)
     whole = steps.add_parser("all", help="every step of a config, one after another; resumes")
     whole.add_argument("--config", required=True, help="a name in train/configs, or a YAML file")
@@ -115,6 +123,20 @@ def main(args: argparse.Namespace) -> int:
     elif args.step == "all":
         _all(args)
         write_result(args, {"out": str(args.out)})
+    elif args.step == "borrow":
+        from nla_core.embed import MiniLM
+        from precompute.train.borrow import borrow_notes
+
+        figures = borrow_notes(
+            args.annotated,
+            args.fresh,
+            args.out,
+            split=args.split,
+            share=args.share,
+            embedder=MiniLM(),
+        )
+        print(", ".join(f"{name} {value}" for name, value in figures.items()))
+        write_result(args, figures)
     elif args.step in cli_rl.STEPS:
         write_result(args, cli_rl.main(args))
     else:

@@ -103,6 +103,30 @@ def note_label(
     return " ".join([*parts, f"Text: {tail_text(pieces, length)}"])
 
 
+@dataclass(frozen=True, slots=True)
+class LabelParts:
+    """A label of the natural form, cut at its field names; a part that is missing is empty."""
+
+    note: str
+    following: str
+    text: str
+
+
+_PARTS = re.compile(
+    r"^(?P<note>.*?)(?:(?:^|\s)Next: (?P<next>.*?)\.?)?(?:(?:^|\s)Text: (?P<text>.*))?$",
+    re.DOTALL,
+)
+
+
+def label_parts(label: str) -> LabelParts:
+    """The note, the next tokens and the running text of a label or of an AV's explanation."""
+    found = _PARTS.match(label)
+    assert found is not None, "every part is optional"
+    return LabelParts(
+        found["note"].strip(), (found["next"] or "").strip(), (found["text"] or "").strip()
+    )
+
+
 def place(pieces: Sequence[Piece]) -> str:
     """Who speaks, and what kind of text it is: ``Answer, prose``; raw text has no speaker."""
     last = pieces[-1]

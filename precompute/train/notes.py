@@ -26,6 +26,7 @@ LONGEST_NOTE = 400
 REACH = 4
 """A note is the label of its mark's token and of up to this many tokens less one after it."""
 OPENING = 2
+GENERAL = "Opening words of a"
 SPLITS = {"notes": 0.92, "val": 0.08}
 """Both halves learn from the same texts: they are few, and labels are what is scarce."""
 MISTAKES_SHOWN = 10
@@ -193,9 +194,14 @@ def notes_by_position(pieces: Sequence[Piece], document: AnnotatedDocument) -> M
 def beginning(piece: Piece, document: AnnotatedDocument) -> str:
     """What can honestly be said of a token with hardly anything before it."""
     if isinstance(document.prompt, str):
-        return "Opening words of a text; kind and topic still open."
+        return f"{GENERAL} text; kind and topic still open."
     speaker = {"user": "user's message", "assistant": "reply", "system": "system prompt"}
-    return f"Opening words of a {speaker[piece.role]}; topic and aim still open."
+    return f"{GENERAL} {speaker[piece.role]}; topic and aim still open."
+
+
+def is_general(note: str) -> bool:
+    """Whether a note is one that `beginning` gives, true of any text."""
+    return note.startswith(GENERAL)
 
 
 def _content_spans(pieces: Sequence[Piece], prompt: Prompt) -> Iterator[tuple[int, int, int]]:
