@@ -1,8 +1,7 @@
-"""What both halves share; ``from nla_core import Dataset`` reads a published dataset in a notebook.
+"""NLA Explorer as a library: load a pair and explain, or read a published dataset.
 
-Knows the one name that it lends. Does not load anything before that name is used: every program of
-the project imports this package, and few of them read a dataset. The decision a reader would
-question: a module ``__getattr__`` instead of an import, for the same reason.
+``Explainer`` and ``Dataset`` are loaded when they are first used: every program of the project
+imports this package, and few of them need torch or DuckDB.
 """
 
 from __future__ import annotations
@@ -10,9 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nla_core.explain import Explainer as Explainer
     from nla_core.store.dataset import Dataset as Dataset
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "Explainer"]
 
 
 def __getattr__(name: str) -> Any:
@@ -20,4 +20,8 @@ def __getattr__(name: str) -> Any:
         from nla_core.store.dataset import Dataset
 
         return Dataset
+    if name == "Explainer":
+        from nla_core.explain import Explainer
+
+        return Explainer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

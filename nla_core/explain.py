@@ -9,8 +9,11 @@ tokens, and the second takes minutes and is where people choose positions, watch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -146,6 +149,111 @@ class Explainer:
             except NLAError as error:
                 results[i] = error
         return [results[i] for i in range(len(prompts))]
+
+    def read(
+        self,
+        prompt: Prompt,
+        *,
+        answer_tokens: int = 0,
+        positions: Sequence[int] | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        max_new_tokens: int = 80,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[Token, Reading]]:
+        """Explain a text, or a conversation of ``{"role", "content"}`` messages, as texts finish.
+
+        With ``answer_tokens`` the target answers first, greedily, and its answer is read too.
+        ``positions`` are token positions; by default all content tokens. Raises NLAError for a
+        prompt that cannot be read, Cancelled once ``cancelled()`` is true.
+        """
+        (made,) = self.transcribe(
+            [prompt],
+            seeds=[seed],
+            max_new_tokens=answer_tokens,
+            temperature=0.0,
+            cancelled=cancelled,
+        )
+        if isinstance(made, NLAError):
+            raise made
+        places = content_positions(made) if positions is None else positions
+        for _, reading in self.explain(
+            [made],
+            [places],
+            temperature=temperature,
+            seed=seed,
+            max_new_tokens=max_new_tokens,
+            cancelled=cancelled,
+        ):
+            yield made.tokens[reading.position], reading
+
+    def explain_vectors(
+        self,
+        vectors: Any,
+        *,
+        temperature: float = 0.0,
+        seed: int = 0,
+        max_new_tokens: int = 80,
+        batch_size: int = 64,
+        cancelled: Callable[[], bool] = lambda: False,
+    ) -> Iterator[tuple[int, Reading]]:
+        """Explain ``[n, d_model]`` raw vectors of block K: ``(row, reading)`` as texts finish.
+
+        ``vectors`` is anything that numpy takes. A reading's ``position`` is its row; positions in
+        a text are not known here, so no reading is flagged as early. Raises NLAError for another
+        shape and for zero, NaN or infinite rows, Cancelled between decode steps.
+        """
+        hidden = self._vectors(vectors)
+        norms = hidden.norm(dim=-1).tolist()
+        wanted = [
+            WantedVector(EARLY_POSITIONS, 0, derive_seed(seed, row), hidden[row], norms[row])
+            for row in range(len(hidden))
+        ]
+        for row, reading in self.explain_each(
+            wanted,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            batch_size=batch_size,
+            cancelled=cancelled,
+        ):
+            yield row, replace(reading, position=row)
+
+    def reconstruct(self, texts: Sequence[str]) -> np.ndarray:
+        """``[n, d_model]`` float32: the vectors that the AR makes of ``texts``, their direction."""
+        return self.loaded.reconstructor.reconstruct(list(texts)).numpy()
+
+    def score(self, texts: Sequence[str], vectors: Any) -> list[float]:
+        """FVE of each text against its vector (``[n, d_model]``, raw), by this pair's rawvar.
+
+        Raises NLAError where their numbers differ, and as `explain_vectors`.
+        """
+        hidden = self._vectors(vectors)
+        if len(texts) != len(hidden):
+            raise NLAError(
+                f"{len(texts)} texts cannot be scored against {len(hidden)} vectors",
+                why="Each text is compared with the vector in its place",
+                fix="Give as many texts as vectors",
+            )
+        errors = metrics.mse_nrm(self.loaded.reconstructor.reconstruct(list(texts)), hidden)
+        return metrics.fve(errors, self.pair.reference.rawvar).tolist()
+
+    def _vectors(self, vectors: Any) -> Tensor:
+        """``[n, d_model]`` float32, checked."""
+        d_model = self.pair.d_model
+        try:
+            hidden = torch.as_tensor(np.asarray(vectors, dtype=np.float32))
+        except (TypeError, ValueError) as error:
+            raise NLAError(
+                "These are not vectors", why=str(error), fix=f"Give numbers of shape [n, {d_model}]"
+            ) from None
+        if hidden.dim() != 2 or hidden.shape[1] != d_model:
+            raise NLAError(
+                f"Vectors of shape {list(hidden.shape)} do not fit this pair",
+                why=f"It reads the output of block {self.pair.layer}, {d_model} numbers a token",
+                fix=f"Give an array of shape [n, {d_model}]; a single vector as [1, {d_model}]",
+            )
+        metrics.check_vectors(hidden, name="vector")
+        return hidden
 
     def content_positions(self, transcript: Transcript) -> list[int]:
         """See `nla_core.readings.content_positions`."""

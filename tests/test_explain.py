@@ -224,3 +224,60 @@ def test_a_vector_without_a_direction_costs_its_position(
     (refused,) = explainer.transcribe([PROMPT], seeds=[1], max_new_tokens=8, temperature=0.0)
     assert isinstance(refused, NLAError)
     assert "NaN" in str(refused)
+
+
+def test_a_text_is_read_token_by_token(explainer: Explainer) -> None:
+    read = list(explainer.read("the quick brown fox", max_new_tokens=6))
+    assert "".join(token.text for token, _ in sorted(read, key=lambda r: r[0].position))
+    assert all(token.position == reading.position for token, reading in read)
+    answered = list(explainer.read(PROMPT, answer_tokens=4, max_new_tokens=6))
+    assert {token.role for token, _ in answered} == {"user", "assistant"}
+    (one,) = explainer.read(PROMPT, positions=[read[0][0].position], max_new_tokens=6)
+    assert one[0].position == read[0][0].position
+
+
+def test_reading_a_text_can_be_cancelled(explainer: Explainer) -> None:
+    with pytest.raises(Cancelled):
+        list(explainer.read(PROMPT, cancelled=lambda: True))
+
+
+def test_vectors_are_explained_like_their_tokens(
+    explainer: Explainer, transcripts: list[Transcript]
+) -> None:
+    hidden = transcripts[0].hidden[5:8].numpy()
+    read = dict(explainer.explain_vectors(hidden, max_new_tokens=6))
+    by_token = {
+        reading.position: reading
+        for _, reading in explainer.explain(transcripts[:1], [[5, 6, 7]], max_new_tokens=6)
+    }
+    assert [read[row].explanation for row in range(3)] == [
+        by_token[position].explanation for position in (5, 6, 7)
+    ]
+    assert [read[row].position for row in range(3)] == [0, 1, 2]
+    texts = [read[row].explanation for row in range(3)]
+    assert explainer.score(texts, hidden) == pytest.approx([read[row].fve for row in range(3)])
+    assert explainer.reconstruct(texts).shape == (3, 32)
+    assert list(explainer.explain_vectors(hidden[:0])) == []
+
+
+@pytest.mark.parametrize(
+    ("vectors", "said"),
+    [
+        (torch.ones(32), r"\[32\]"),
+        (torch.ones(2, 31), r"\[2, 31\]"),
+        (torch.zeros(2, 32), "2 vector"),
+        (torch.full((1, 32), float("nan")), "1 vector"),
+        ("words", "not vectors"),
+        ([[1.0] * 32, [1.0]], "not vectors"),
+    ],
+)
+def test_what_is_not_a_row_of_vectors_is_refused(
+    explainer: Explainer, vectors: object, said: str
+) -> None:
+    with pytest.raises(NLAError, match=said):
+        list(explainer.explain_vectors(vectors))
+
+
+def test_as_many_texts_as_vectors(explainer: Explainer) -> None:
+    with pytest.raises(NLAError, match="1 texts cannot be scored against 2 vectors"):
+        explainer.score(["one"], torch.ones(2, 32))
