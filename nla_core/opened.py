@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from nla_core.compare.concepts import Concept
     from nla_core.compare.corpus import Corpus
     from nla_core.explain import Explainer
+    from nla_core.runs.models import ModelCache
     from nla_core.runs.runner import JobRunner
-    from nla_core.runs.shelves import Shelves
     from nla_core.search import Search
     from nla_core.steering.desk import Desk
     from nla_core.store.concepts import StoredScores
@@ -84,7 +84,7 @@ _DATASETS: Final = Kept[Dataset](16)
 _SEARCHES: Final = Kept["Search"](4)
 _BACKGROUNDS: Final = Kept[Background](16)
 _ENCODERS: Final = Kept[MiniLM](1)
-_SHELVES: Final = Kept["Shelves"](1)
+_MODELS: Final = Kept["ModelCache"](1)
 _CORPORA: Final[Kept[Corpus]] = Kept(1)
 _SCORES: Final[Kept[StoredScores]] = Kept(8)
 _RUNNERS: Final = Kept["JobRunner"](1)
@@ -145,13 +145,12 @@ def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
     return _SCORES.get((of.root, of.version, concepts_key(concepts)), make)
 
 
-def shelves() -> Shelves:
+def models() -> ModelCache:
     """The models of this process. Raises NLAError for settings that cannot be read."""
-    from nla_core.runs.pairs import Pairs
+    from nla_core.runs.models import ModelCache, Pairs
     from nla_core.runs.settings import WorkerSettings
-    from nla_core.runs.shelves import Shelves
 
-    return _SHELVES.get("shelves", lambda: Shelves(Pairs(), WorkerSettings.from_environment()))
+    return _MODELS.get("models", lambda: ModelCache(Pairs(), WorkerSettings.from_environment()))
 
 
 def explainer(pair_id: str) -> AbstractContextManager[Explainer]:
@@ -159,14 +158,14 @@ def explainer(pair_id: str) -> AbstractContextManager[Explainer]:
 
     Raises NLAError where there is no such pair, or it cannot be loaded (seconds to minutes).
     """
-    return shelves().using(pair_id)
+    return models().using(pair_id)
 
 
 def steering() -> Desk:
     """Steering experiments of this process, with the models of ``explainer``."""
     from nla_core.steering.desk import Desk
 
-    return _DESKS.get("desk", lambda: Desk(shelves()))
+    return _DESKS.get("desk", lambda: Desk(models()))
 
 
 def encoder() -> MiniLM:
@@ -202,14 +201,14 @@ def runner() -> JobRunner:
     from nla_core.store.mounts import runs_home
 
     def make() -> JobRunner:
-        models = shelves()
+        cache = models()
         made = JobRunner(
             runs_home(),
-            pairs=models.pairs,
+            pairs=cache.pairs,
             embedder=encoder(),
             limits=Limits.from_environment(),
-            settings=models.settings,
-            shelves=models,
+            settings=cache.settings,
+            model_cache=cache,
         )
         made.start()
         return made

@@ -118,7 +118,7 @@ def bound(host: str, port: int) -> socket.socket:
 
 def identity_of(explainer: Explainer) -> Identity:
     """What a worker says of itself; warms the models to measure the pace."""
-    from nla_core.runs.shelf import megabytes_of
+    from nla_core.runs.models import megabytes_of
 
     try:
         pace = tokens_per_second(explainer)

@@ -29,8 +29,8 @@ from starlette.routing import Route
 from nla_core.api import wire
 from nla_core.errors import Cancelled, NLAError
 from nla_core.runs import remote_wire as remote
+from nla_core.runs.queue import PairKey
 from nla_core.runs.remote_wire import Kind, line_of
-from nla_core.runs.schedule import PairKey
 
 if TYPE_CHECKING:
     from nla_core.explain import Explainer, WantedVector

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from nla_core.errors import NLAError
-from nla_core.runs.schedule import PairKey
+from nla_core.runs.queue import PairKey
 from nla_core.store.files import explained, write_json
 
 LOG = logging.getLogger(__name__)

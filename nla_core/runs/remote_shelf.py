@@ -15,15 +15,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from nla_core.errors import NLAError
+from nla_core.runs.models import LoadState, ModelState
+from nla_core.runs.queue import PairKey
 from nla_core.runs.remote_link import Address, WorkerLost
 from nla_core.runs.remote_wire import IDENTITY, Identity
-from nla_core.runs.schedule import PairKey
-from nla_core.runs.shelf import LoadState, ModelState
 
 if TYPE_CHECKING:
     from nla_core.runs.remote import RemoteExplainer
 
 LOG = logging.getLogger(__name__)
+REMOTE_BATCH: Final = 64
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 30.0
 FRESH_SECONDS: Final = 10.0
@@ -50,6 +51,10 @@ class RemoteShelf:
         """The pair it holds; None while that is not known."""
         identity = self._identity
         return identity.key if identity else None
+
+    def batch_size(self) -> int:
+        """A worker elsewhere halves what does not fit."""
+        return REMOTE_BATCH
 
     def reach(self) -> bool:
         """Whether work can be taken for it; asks again where it was away."""

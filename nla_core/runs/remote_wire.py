@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from nla_core.errors import NLAError
 from nla_core.prompts import Message, messages_of, text_of
 from nla_core.readings import Reading, Token, Transcript
-from nla_core.runs.schedule import PairKey
+from nla_core.runs.queue import PairKey
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -20,21 +20,17 @@ from nla_core.embed import Embedder
 from nla_core.errors import NLAError
 from nla_core.readings import Said
 from nla_core.runs import store
-from nla_core.runs.desk import Desk
 from nla_core.runs.estimate import Estimate, History
-from nla_core.runs.pairs import Pairs
-from nla_core.runs.publishing import Publisher
+from nla_core.runs.models import LoadState, ModelCache, Models, ModelState, Pairs
+from nla_core.runs.publish import Publisher
+from nla_core.runs.queue import PairKey, Queue, pair_key, places
 from nla_core.runs.remote_link import Address, is_address
 from nla_core.runs.remote_shelf import RemoteShelf
 from nla_core.runs.remote_wire import TOKEN_VARIABLE
 from nla_core.runs.request import RunRequest, check_queue, check_request
-from nla_core.runs.schedule import PairKey, pair_key, places
 from nla_core.runs.settings import Limits, WorkerSettings
-from nla_core.runs.shelf import LoadState, Models, ModelState
-from nla_core.runs.shelves import Shelves
 from nla_core.runs.store import Event, Failure, Run, RunState, Snapshot, StoredRun
-from nla_core.runs.watchdog import Watchdog
-from nla_core.runs.worker import Worker
+from nla_core.runs.worker import Watchdog, Worker
 from nla_core.store.files import explained
 
 HISTORY = "history.json"
@@ -62,7 +58,7 @@ class Delta:
 class JobRunner:
     """The queue of one folder of runs, and its threads. Every method is safe from any thread.
 
-    ``shelves`` are where its workers and everything else of this process have models.
+    ``model_cache`` has the models of its workers and of everything else in this process.
     """
 
     def __init__(
@@ -73,13 +69,13 @@ class JobRunner:
         embedder: Embedder,
         limits: Limits | None = None,
         settings: WorkerSettings | None = None,
-        shelves: Shelves | None = None,
+        model_cache: ModelCache | None = None,
     ) -> None:
         self.home, self.pairs = home, pairs
         self.limits, self.settings = limits or Limits(), settings or WorkerSettings()
         self.history = History(home / HISTORY)
-        self._desk = Desk(home)
-        self.shelves = shelves or Shelves(pairs, self.settings)
+        self._queue = Queue(home)
+        self.model_cache = model_cache or ModelCache(pairs, self.settings)
         self._embedder = embedder
         self._lock = FileLock(home / LOCK, thread_local=False)
         self._watchdog: Watchdog | None = None
@@ -101,13 +97,13 @@ class JobRunner:
         for folder in store.folders(self.home):
             run = store.load_run(folder) if folder.has_news() else None
             if run is not None:
-                self._desk.runs[run.run_id] = run
-                self._desk.settle(run)
+                self._queue.runs[run.run_id] = run
+                self._queue.update(run)
         self._watchdog = Watchdog(
-            self._desk,
+            self._queue,
             self.settings,
-            self._shelf,
-            lambda device: self._shelf(device, anew=True),
+            self._models_of,
+            lambda device: self._models_of(device, anew=True),
             self._worker,
             self._publisher,
         )
@@ -139,18 +135,18 @@ class JobRunner:
         tokens = self.pairs.tokens(request.pair)
         lengths = check_request(request, self.limits, tokens.count, tokens.context)
         run_id = request.run_id(pair.describe())
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._find(run_id)
             if run is not None:
                 return Submitted(run_id, self._take_up(run, visitor))
             n_stored = sum(1 for _ in store.folders(self.home))
-            check_queue(visitor, self._desk.open_runs(), n_stored, self.limits)
+            check_queue(visitor, self._queue.open_runs(), n_stored, self.limits)
             run = Run(run_id, request.named(), pair.describe(), [visitor], time.time(), lengths)
             run.untranscribed.extend(range(len(request.prompts)))
-            self._desk.folder(run_id).create()
-            self._desk.record(run)
-            self._desk.runs[run_id] = run
-            self._desk.settle(run)
+            self._queue.folder(run_id).create()
+            self._queue.record(run)
+            self._queue.runs[run_id] = run
+            self._queue.update(run)
         return Submitted(run_id, True)
 
     def estimate(self, request: RunRequest) -> Estimate:
@@ -160,10 +156,10 @@ class JobRunner:
         lengths = check_request(request, self.limits, tokens.count, tokens.context)
         key: PairKey = (pair.pair_id, pair.revision)
         new = request.target.max_tokens
-        with self._desk.changed:
+        with self._queue.changed:
             ahead = sum(
                 max(0, run.total() - len(run.readings) - len(run.failures))
-                for run in self._desk.open_runs()
+                for run in self._queue.open_runs()
             )
         return self.history.estimate(
             key,
@@ -179,25 +175,25 @@ class JobRunner:
 
     def snapshot(self, run_id: str) -> Snapshot:
         """The run at this moment. Raises NLAError for one that is not there."""
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._known(run_id)
-            return self._snapshot(run, places(self._desk.open_runs()))
+            return self._snapshot(run, places(self._queue.open_runs()))
 
     def request(self, run_id: str) -> RunRequest:
         """What was asked. Raises NLAError for a run that is not there."""
-        with self._desk.changed:
+        with self._queue.changed:
             return self._known(run_id).request
 
     def queue(self) -> list[Snapshot]:
         """Runs that wait or are at work, oldest first."""
-        with self._desk.changed:
-            runs = self._desk.open_runs()
+        with self._queue.changed:
+            runs = self._queue.open_runs()
             at = places(runs)
             return [self._snapshot(run, at) for run in runs]
 
     def events(self, run_id: str, since: int = 0) -> Delta:
         """What happened after the first ``since`` events. Raises NLAError for an unknown run."""
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._known(run_id)
             again = since > len(run.events)  # the server was started anew in between
             found = tuple(run.events[0 if again else since :])
@@ -206,18 +202,18 @@ class JobRunner:
     def revision(self, run_id: str) -> tuple[object, ...]:
         """Something that is another one as soon as anything about the run is; costs next to
         nothing. Raises NLAError for a run that is not there."""
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._known(run_id)
             named = run.request.name, run.request.note
             return (run.state, run.version, run.error, len(run.events), *named)
 
     def said(self, run_id: str, prompt: int) -> Said | None:
         """The tokens of a prompt and its answer; None while it was not transcribed."""
-        with self._desk.changed:
+        with self._queue.changed:
             return self._known(run_id).said.get(prompt)
 
     def failures(self, run_id: str) -> list[Failure]:
-        with self._desk.changed:
+        with self._queue.changed:
             return self._known(run_id).failed_list()
 
     def models(self, pair: str) -> dict[str, ModelState]:
@@ -225,24 +221,24 @@ class JobRunner:
         found = self.pairs.get(pair)
         key = (found.pair_id, found.revision)
         workers = self._watchdog.workers if self._watchdog else []
-        return {worker.shelf.device: worker.shelf.state(key) for worker in workers}
+        return {worker.models.device: worker.models.state(key) for worker in workers}
 
     def wait(self, run_id: str, timeout_s: float) -> Snapshot:
         """Until the run is published or has ended otherwise, or ``timeout_s`` is over."""
         end = time.monotonic() + timeout_s
-        with self._desk.changed:
+        with self._queue.changed:
             while True:
                 run = self._known(run_id)
-                over = not run.is_open and run_id not in self._desk.publishable and not run.leased
+                over = not run.is_open and run_id not in self._queue.publishable and not run.leased
                 if over or (left := end - time.monotonic()) <= 0:
                     return self.snapshot(run_id)
-                self._desk.changed.wait(min(left, 0.5))
+                self._queue.changed.wait(min(left, 0.5))
 
     # ---- changing --------------------------------------------------------------------------------
 
     def cancel(self, run_id: str, visitor: str | None = None) -> None:
         """What is finished is kept and published. Where others wait for it too, it goes on."""
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._known(run_id)
             if not run.is_open:
                 return
@@ -250,15 +246,15 @@ class JobRunner:
                 run.visitors.remove(visitor)
             else:
                 run.state, run.finished = RunState.CANCELLED, time.time()
-            self._desk.record(run)
-            self._desk.settle(run)
+            self._queue.record(run)
+            self._queue.update(run)
 
     def retry(self, run_id: str, visitor: str) -> int:
         """Do again what failed, and what a cancelled run had left; how much that is.
 
         Raises NLAError where the queue is full.
         """
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._known(run_id)
             if run.is_open:
                 return 0
@@ -267,23 +263,23 @@ class JobRunner:
             left = again + len(run.pending) + len(run.untranscribed)
             if not left:
                 return 0
-            check_queue(visitor, self._desk.open_runs(), None, self.limits)
+            check_queue(visitor, self._queue.open_runs(), None, self.limits)
             if again:
-                self._desk.folder(run_id).append([store.RETRY_LINE])
+                self._queue.folder(run_id).append([store.RETRY_LINE])
                 run.forgive()
             self._queue_again(run, visitor)
             return left
 
     def rename(self, run_id: str, *, name: str, note: str) -> None:
         """Raises NLAError for a name or note that is too long."""
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._known(run_id)
             run.request = replace(run.request, name=name, note=note)
-            self._desk.record(run)
+            self._queue.record(run)
 
     def delete(self, run_id: str) -> None:
         """Raises NLAError for one that is at work."""
-        with self._desk.changed:
+        with self._queue.changed:
             run = self._known(run_id)
             if run.is_open or run.leased or run.state is RunState.PUBLISHING:
                 raise NLAError(
@@ -291,9 +287,9 @@ class JobRunner:
                     why="a run that is worked on cannot be deleted",
                     fix="Cancel it first, and wait until what is finished is published",
                 )
-            if run_id in self._desk.publishable:
-                self._desk.publishable.remove(run_id)
-            self._desk.runs.pop(run_id, None)
+            if run_id in self._queue.publishable:
+                self._queue.publishable.remove(run_id)
+            self._queue.runs.pop(run_id, None)
             store.remove(self.home / run_id)
 
     def stored(self) -> list[StoredRun]:
@@ -302,16 +298,16 @@ class JobRunner:
 
     def export(self, run_id: str, to: IO[bytes]) -> None:
         """A zip of what is published of it. Raises NLAError where that is nothing."""
-        with self._desk.changed:
+        with self._queue.changed:
             self._known(run_id)
-        store.export(self._desk.folder(run_id), to)
+        store.export(self._queue.folder(run_id), to)
 
     # ---- inside ----------------------------------------------------------------------------------
 
     def _find(self, run_id: str) -> Run | None:
-        run = self._desk.runs.get(run_id) or store.load_run(self._desk.folder(run_id))
+        run = self._queue.runs.get(run_id) or store.load_run(self._queue.folder(run_id))
         if run is not None:
-            self._desk.runs[run_id] = run
+            self._queue.runs[run_id] = run
         return run
 
     def _known(self, run_id: str) -> Run:
@@ -329,21 +325,21 @@ class JobRunner:
         """Whether anything new is done for a request that has a run."""
         if run.is_open:
             if visitor not in run.visitors:
-                check_queue(visitor, self._desk.open_runs()[:-1], None, self.limits)
+                check_queue(visitor, self._queue.open_runs()[:-1], None, self.limits)
                 run.visitors.append(visitor)
-                self._desk.record(run)
+                self._queue.record(run)
             return False
         if run.state in (RunState.DONE, RunState.PUBLISHING):
             return False
-        check_queue(visitor, self._desk.open_runs(), None, self.limits)
+        check_queue(visitor, self._queue.open_runs(), None, self.limits)
         self._queue_again(run, visitor)
         return True
 
     def _queue_again(self, run: Run, visitor: str) -> None:
         run.state, run.error, run.finished, run.visitors = RunState.QUEUED, None, None, [visitor]
         run.created = time.time()
-        self._desk.record(run)
-        self._desk.settle(run)
+        self._queue.record(run)
+        self._queue.update(run)
 
     def _snapshot(self, run: Run, at: dict[str, int]) -> Snapshot:
         state = self._model(pair_key(run))
@@ -353,17 +349,17 @@ class JobRunner:
     def _model(self, key: PairKey) -> ModelState:
         """Of the device that is furthest."""
         workers: Sequence[Worker] = self._watchdog.workers if self._watchdog else []
-        states = [worker.shelf.state(key) for worker in workers]
+        states = [worker.models.state(key) for worker in workers]
         best = (LoadState.READY, LoadState.LOADING, LoadState.FAILED, LoadState.ABSENT)
         return min(states, key=lambda s: best.index(s.state), default=ModelState(LoadState.ABSENT))
 
-    def _shelf(self, device: str, *, anew: bool = False) -> Models:
+    def _models_of(self, device: str, *, anew: bool = False) -> Models:
         if is_address(device):
             return RemoteShelf(Address(device, os.environ.get(TOKEN_VARIABLE)))
-        return self.shelves.renewed(device) if anew else self.shelves.of(device)
+        return self.model_cache.renewed(device) if anew else self.model_cache.of(device)
 
-    def _worker(self, shelf: Models) -> Worker:
-        return Worker(self._desk, shelf, self.settings, self.history)
+    def _worker(self, models: Models) -> Worker:
+        return Worker(self._queue, models, self.settings, self.history)
 
     def _publisher(self) -> Publisher:
-        return Publisher(self._desk, self._embedder, self.history)
+        return Publisher(self._queue, self._embedder, self.history)

@@ -50,7 +50,7 @@ class WorkerSettings:
 
     devices: str = "auto"  # one worker each, parted by +: cuda:0+cuda:1
     dtype: str = "auto"
-    batch_size: int = 0  # positions decoded together; 0: 48 on a CPU, 64 elsewhere
+    batch_size: int = 0  # positions decoded together; 0: 48 on a CPU, else by its memory
     first_batch: int = 2  # the first positions of a run, so that something shows soon
     transcribe: int = 4  # prompts answered together
     niceness: int = 5  # how far the worker's threads stand back for the pages

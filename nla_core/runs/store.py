@@ -120,7 +120,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Run:
-    """All that is known of one run. Not safe by itself: whoever holds it holds the desk's lock."""
+    """All that is known of one run. Not safe by itself: whoever holds it holds the queue's lock."""
 
     run_id: str
     request: RunRequest
@@ -163,7 +163,7 @@ class Run:
         return not (self.untranscribed or self.pending or self.leased)
 
     @property
-    def payer(self) -> str:
+    def owner(self) -> str:
         """The visitor on whose turn it is worked on."""
         return self.visitors[0] if self.visitors else ""
 
@@ -300,7 +300,7 @@ class Run:
 
 
 def reason_of(error: BaseException) -> str:
-    """What is told of a failure: all of a refusal, and the kind of anything else."""
+    """The reason to show for a failure: all of a refusal, and the kind of anything else."""
     if isinstance(error, NLAError):
         return str(error)
     text = " ".join(str(error).split())[:300]

@@ -1,9 +1,10 @@
-"""One thread with the models of one device: takes work, does it, hands in what comes of it.
+"""A thread for each device that takes work and hands in results, and the watchdog that replaces it.
 
-Knows how a batch is tried, and what is tried where it fails: less at once where memory is short,
-smaller batches where something else goes wrong. Knows no queue, visitor or file. The decision a
-reader would question: a batch that fails is not searched for the culprit on the spot. What is left
-of it goes back into the queue in smaller batches, so that others have their turn in between.
+A batch that fails is not searched for the culprit on the spot: what is left of it goes back into
+the queue in smaller batches, so that others have their turn in between. A thread cannot be killed
+in Python, so one that hangs is left behind: its lease is taken away, it ends at its next step if it
+ever gets there, and the new worker loads the models afresh, since those of a hung thread may still
+be in use.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from typing import TYPE_CHECKING, Final
 
 from nla_core.errors import Cancelled, NLAError
 from nla_core.nla.threads import give_back, the_cores
-from nla_core.runs.desk import Desk, Lease
 from nla_core.runs.estimate import History, Kind
+from nla_core.runs.models import DeviceModels, Models, RunExplainer
+from nla_core.runs.publish import Publisher
+from nla_core.runs.queue import Capacity, Explain, Lease, PairKey, Queue, Transcribe, pair_key
 from nla_core.runs.remote_link import WorkerLost
-from nla_core.runs.schedule import Capacity, Explain, PairKey, Transcribe
 from nla_core.runs.settings import WorkerSettings
-from nla_core.runs.shelf import Models, RunExplainer, Shelf
 from nla_core.runs.store import Run, Unit
 
 if TYPE_CHECKING:
@@ -33,9 +34,13 @@ if TYPE_CHECKING:
     from nla_core.nla.verbalizer import Verbalization
     from nla_core.readings import Reading
 
+
 LOG = logging.getLogger(__name__)
 IDLE_SECONDS: Final = 0.5
-CPU_BATCH, DEVICE_BATCH = 48, 64
+LOOK_SECONDS: Final = 0.5
+"""How often the watchdog looks at its threads."""
+FIRST_CAPACITY: Final = 16
+"""Positions taken at once before a pair is loaded and the memory left beside it is known."""
 SCORED_TOGETHER: Final = 8
 
 
@@ -43,16 +48,14 @@ class Worker(threading.Thread):
     """``retire`` asks it to end at the next step; what it holds then is done by another."""
 
     def __init__(
-        self, desk: Desk, shelf: Models, settings: WorkerSettings, history: History
+        self, queue: Queue, models: Models, settings: WorkerSettings, history: History
     ) -> None:
-        super().__init__(name=f"runs-{shelf.device}", daemon=True)
-        self.desk, self.shelf, self.settings, self.history = desk, shelf, settings, history
+        super().__init__(name=f"runs-{models.device}", daemon=True)
+        self.queue, self.models, self.settings, self.history = queue, models, settings, history
         self.lease: Lease | None = None
         self.loading_since: float | None = None
         self.loading_beat = 0.0
-        self.batch_size = settings.batch_size or (
-            CPU_BATCH if shelf.device in ("auto", "cpu") else DEVICE_BATCH
-        )
+        self.batch_size = settings.batch_size  # 0: not known before a pair is loaded
         self._retired = threading.Event()
         self._pair: PairKey | None = None
         self._pair_since = 0.0
@@ -67,7 +70,7 @@ class Worker(threading.Thread):
         return self._retired.is_set()
 
     def silent_for(self) -> tuple[float, bool]:
-        """Seconds since the last sign of life over work in hand, and whether a model is loading."""
+        """Seconds since the last sign of life over begun work, and whether a model is loading."""
         lease, now = self.lease, time.monotonic()
         if self.loading_since is not None:
             return now - self.loading_beat, True
@@ -77,34 +80,36 @@ class Worker(threading.Thread):
         """The thread. Only what is no Exception ends it before it is retired."""
         _stand_back(self.settings.niceness)
         while not self.retired:
-            if not self.shelf.reach():
+            if not self.models.reach():
                 self._retired.wait(IDLE_SECONDS)
                 continue
             capacity = Capacity(
-                self.batch_size, self.settings.first_batch, self.settings.transcribe
+                self.batch_size or FIRST_CAPACITY,
+                self.settings.first_batch,
+                self.settings.transcribe,
             )
-            self.lease = self.desk.take(
-                capacity, self._stay_with(), IDLE_SECONDS, self.shelf.serves
+            self.lease = self.queue.take(
+                capacity, self._stay_with(), IDLE_SECONDS, self.models.serves
             )
             if self.lease is None:
-                self.shelf.unload_idle()
+                self.models.unload_idle()
                 continue
             blame = True
             try:
                 blame = not self._do(self.lease)
             except WorkerLost as error:
                 # Begun work may be what killed it; an address that is away says nothing of it.
-                self.shelf.lost(error)
+                self.models.lost(error)
                 blame = error.at_work
             except Exception:
                 LOG.exception("A batch failed")
             # Not in a finally: where the thread is killed, the watchdog sees to its lease.
-            self.desk.finish(self.lease, blame=blame)
+            self.queue.finish(self.lease, blame=blame)
             self.lease = None
 
     def _stay_with(self) -> PairKey | None:
         turn_is_over = time.monotonic() - self._pair_since > self.settings.pair_turn_s
-        return None if turn_is_over and self.desk.others_wait(self._pair) else self._pair
+        return None if turn_is_over and self.queue.others_wait(self._pair) else self._pair
 
     def _do(self, lease: Lease) -> bool:
         """Whether it went well; False lays suspicion on what did not come in."""
@@ -120,7 +125,7 @@ class Worker(threading.Thread):
                 if not isinstance(error, NLAError):
                     LOG.exception("The pair %s cannot be loaded", run.request.pair)
                 if not self.retired:  # else another tries
-                    self.desk.fail_runs(lease.key, _explained(error, run.request.pair))
+                    self.queue.fail_runs(lease.key, _explained(error, run.request.pair))
                 return True
             if lease.key != self._pair:
                 self._pair, self._pair_since = lease.key, time.monotonic()
@@ -138,16 +143,17 @@ class Worker(threading.Thread):
         def beat(_: str) -> None:
             self.loading_beat = time.monotonic()
 
-        was_there = self.shelf.has(key)
+        was_there = self.models.has(key)
         self.loading_beat = self.loading_since = time.monotonic()
         with ExitStack() as held:
             try:
-                explainer = held.enter_context(self.shelf.using(key, name, beat))
-                if isinstance(self.shelf, Shelf) and self.shelf.is_cpu:
+                explainer = held.enter_context(self.models.using(key, name, beat))
+                if isinstance(self.models, DeviceModels) and self.models.is_cpu:
                     held.enter_context(the_cores())
                 if not was_there:
-                    took = self.shelf.state(key).load_s
-                    self.history.learn(key, self.shelf.device, Kind.LOAD, 1, took)
+                    took = self.models.state(key).load_s
+                    self.history.learn(key, self.models.device, Kind.LOAD, 1, took)
+                self.batch_size = self.batch_size or self.models.batch_size()
                 if not was_there or key not in self._warm:
                     self._warm_up(explainer, key)
                     self._warm.add(key)
@@ -160,11 +166,11 @@ class Worker(threading.Thread):
     def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
         """A first guess of the pace, right after loading."""
         try:
-            pace = self.shelf.pace(explainer)
+            pace = self.models.pace(explainer)
         except Exception:  # a run will meet it, too, and tell its visitor
             LOG.exception("Warming up %s failed", key[0])
         else:
-            self.history.guess(key, self.shelf.device, pace)
+            self.history.guess(key, self.models.device, pace)
 
     # ---- the target ------------------------------------------------------------------------------
 
@@ -177,7 +183,7 @@ class Worker(threading.Thread):
                 seeds=[asked.target.seed] * len(work.prompts),
                 max_new_tokens=asked.target.max_tokens,
                 temperature=asked.target.temperature,
-                cancelled=lambda: not self.desk.wants(lease, run) or self.retired,
+                cancelled=lambda: not self.queue.wants(lease, run) or self.retired,
             )
         except Cancelled:
             return True
@@ -187,19 +193,19 @@ class Worker(threading.Thread):
             if len(work.prompts) > 1:
                 LOG.warning("%d prompts failed together: %s", len(work.prompts), error)
                 return False
-            self.desk.prompt_failed(lease, run, work.prompts[0], error)
+            self.queue.prompt_failed(lease, run, work.prompts[0], error)
             return True
         read = written = 0
         for index, found in zip(work.prompts, made, strict=True):
             if isinstance(found, NLAError):
-                self.desk.prompt_failed(lease, run, index, found)
+                self.queue.prompt_failed(lease, run, index, found)
                 continue
             chosen = asked.positions.choose(found, explainer.content_positions(found))
-            self.desk.transcribed(lease, run, index, found, chosen)
+            self.queue.transcribed(lease, run, index, found, chosen)
             read += len(found.tokens)
             written += found.n_answer_tokens
         seconds = time.monotonic() - began
-        self.history.learn(lease.key, self.shelf.device, Kind.TRANSCRIBE, read + written, seconds)
+        self.history.learn(lease.key, self.models.device, Kind.TRANSCRIBE, read + written, seconds)
         return True
 
     # ---- the verbalizer --------------------------------------------------------------------------
@@ -216,32 +222,34 @@ class Worker(threading.Thread):
         except WorkerLost:
             raise
         except Exception as error:
-            left = self.desk.still_leased(lease)
+            left = self.queue.still_leased(lease)
             if len(items) == 1 and left:
-                self.desk.unit_failed(lease, *left[0], error)
+                self.queue.unit_failed(lease, *left[0], error)
                 return True
             LOG.warning("%d of %d readings failed together: %s", len(left), len(items), error)
             return not left
         if size < len(items):
             self.batch_size = min(self.batch_size, size)
-        made = len(items) - len(self.desk.still_leased(lease))
+        made = len(items) - len(self.queue.still_leased(lease))
         if made > self.settings.first_batch:
             seconds = time.monotonic() - began
-            self.history.learn(lease.key, self.shelf.device, Kind.READING, made, seconds)
+            self.history.learn(lease.key, self.models.device, Kind.READING, made, seconds)
         return True
 
     def _batch(self, explainer: RunExplainer, lease: Lease, size: int) -> None:
         """Up to ``size`` of the readings that have not come in."""
-        items = self.desk.still_leased(lease)[:size]
+        items = self.queue.still_leased(lease)[:size]
         if not items:
             return
         wanted, asked = self._wanted(items), items[0][0].request.verbalizer
         group: list[tuple[Run, Unit, Reading]] = []
         together = 1 if len(items) <= self.settings.first_batch else SCORED_TOGETHER
-        told = _teller(self.desk, lease, items)
+
+        def on_text(row: int, text: Verbalization) -> None:
+            self.queue.add_text(lease, *items[row], text.text, text.finish)
 
         def still_wanted(row: int) -> bool:
-            return self.desk.wants(lease, items[row][0]) and not self.retired
+            return self.queue.wants(lease, items[row][0]) and not self.retired
 
         for row, reading in explainer.explain_each(
             wanted,
@@ -251,16 +259,16 @@ class Worker(threading.Thread):
             score_size=min(together, max(1, len(items) // 4)),
             still_wanted=still_wanted,
             cancelled=lambda: not lease.holds or self.retired,
-            on_text=told,
+            on_text=on_text,
         ):
             if not (math.isfinite(reading.mse_nrm) and math.isfinite(reading.centred_cosine)):
-                self.desk.unit_failed(lease, *items[row], _NO_VECTOR)
+                self.queue.unit_failed(lease, *items[row], _NO_VECTOR)
                 continue
             group.append((*items[row], reading))
             if len(group) >= together:
-                self.desk.explained(lease, group)
+                self.queue.explained(lease, group)
                 group = []
-        self.desk.explained(lease, group)
+        self.queue.explained(lease, group)
 
     def _wanted(self, items: Sequence[tuple[Run, Unit]]) -> list[Wanted]:
         from nla_core.explain import Wanted
@@ -268,7 +276,7 @@ class Worker(threading.Thread):
 
         wanted = []
         for run, unit in items:
-            transcript = self.desk.transcript(run, unit.prompt)
+            transcript = self.queue.transcript(run, unit.prompt)
             seed = derive_seed(
                 run.request.verbalizer.seed, transcript.transcript_id, unit.position, unit.sample
             )
@@ -281,15 +289,6 @@ _NO_VECTOR: Final = NLAError(
     why="the reconstructor gave a vector with values that are no numbers",
     fix="Try again, or run the pair in float32",
 )
-
-
-def _teller(
-    desk: Desk, lease: Lease, items: Sequence[tuple[Run, Unit]]
-) -> Callable[[int, Verbalization], None]:
-    def told(row: int, text: Verbalization) -> None:
-        desk.told(lease, *items[row], text.text, text.finish)
-
-    return told
 
 
 def _explained(error: Exception, name: str) -> NLAError:
@@ -306,3 +305,90 @@ def _stand_back(niceness: int) -> None:
     """On Linux a thread has a niceness of its own, and those it starts inherit it."""
     with contextlib.suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+class Watchdog(threading.Thread):
+    """One worker a device, and one publisher: always there until ``stop``.
+
+    ``models_of`` gives a device's models, ``renewed`` the same afresh, without those that a thread
+    that hangs may still use.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        settings: WorkerSettings,
+        models_of: Callable[[str], Models],
+        renewed: Callable[[str], Models],
+        make_worker: Callable[[Models], Worker],
+        make_publisher: Callable[[], Publisher],
+    ) -> None:
+        super().__init__(name="runs-watchdog", daemon=True)
+        self.queue, self.settings = queue, settings
+        self._renewed, self._make_worker = renewed, make_worker
+        self._make_publisher = make_publisher
+        self._stopping = threading.Event()
+        self.workers = [make_worker(models_of(name)) for name in settings.device_names]
+        self.publisher = make_publisher()
+        self.n_replaced = 0
+
+    def run(self) -> None:
+        for thread in (*self.workers, self.publisher):
+            thread.start()
+        while not self._stopping.wait(LOOK_SECONDS):
+            try:
+                self.look()
+            except Exception:
+                LOG.exception("The watchdog stumbled")
+
+    def look(self) -> None:
+        """Replace what is dead or silent."""
+        for slot, worker in enumerate(self.workers):
+            silent, loading = worker.silent_for()
+            limit = self.settings.load_s if loading else self.settings.stall_s
+            if not worker.is_alive():
+                LOG.error("The worker of %s died and is replaced", worker.models.device)
+                self._replace(slot, worker, worker.models)
+            elif silent > limit:
+                LOG.error("The worker of %s gave no sign for %.0f s", worker.models.device, silent)
+                self._replace(slot, worker, self._renewed(worker.models.device))
+        self._refuse_orphans()
+        if not self.publisher.is_alive():
+            LOG.error("The publisher died and is replaced")
+            self.publisher = self._make_publisher()
+            self.publisher.start()
+
+    def _refuse_orphans(self) -> None:
+        """Runs of a pair that no worker can have end with a reason, instead of waiting for ever."""
+        held = [worker.models.serves for worker in self.workers]
+        if None in held:  # one takes any pair, or is not known yet
+            return
+        for key in {pair_key(run) for run in self.queue.open_runs()} - set(held):
+            there = ", ".join(f"{serves[0]} at {serves[1]}" for serves in set(held) if serves)
+            error = NLAError(
+                f"No worker has the pair {key[0]} at revision {key[1]}",
+                why=f"those in NLA_RUN_WORKER hold {there}",
+                fix="Start one with this pair (python -m nla_core.api.worker), then retry the run",
+            )
+            self.queue.fail_runs(key, error)
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask all threads to end, and wait for them; what they held is done at the next start."""
+        self._stopping.set()
+        for worker in self.workers:
+            worker.retire()
+        self.publisher.stop()
+        with self.queue.changed:
+            self.queue.changed.notify_all()
+        for thread in (self, *self.workers, self.publisher):
+            if thread.is_alive():
+                thread.join(timeout_s)
+
+    def _replace(self, slot: int, worker: Worker, models: Models) -> None:
+        worker.retire()
+        self.workers[slot] = self._make_worker(models)
+        self.workers[slot].batch_size = worker.batch_size
+        if worker.lease is not None:
+            self.queue.finish(worker.lease, blame=True)
+        self.n_replaced += 1
+        self.workers[slot].start()

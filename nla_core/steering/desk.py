@@ -52,7 +52,7 @@ class Seen:
 
 
 class Models(Protocol):
-    """Where pairs are loaded: `nla_core.runs.shelves.Shelves`, or what a test puts there."""
+    """Where pairs are loaded: `nla_core.runs.models.ModelCache`, or what a test puts there."""
 
     def ready(self, name: str) -> bool: ...
 

@@ -18,7 +18,7 @@ import streamlit as st
 from nla_core import opened, views
 from nla_core.errors import NLAError
 from nla_core.refs import Parsed
-from nla_core.runs.pairs import configured
+from nla_core.runs.models import configured
 from nla_core.schema import Role, Section
 from nla_core.steering.edits import carried_over, words_of
 from nla_core.steering.experiment import (

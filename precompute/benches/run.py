@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from nla_core.embed import MiniLM
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.runs.pairs import Pairs
+from nla_core.runs.models import Pairs
 from nla_core.runs.request import RunPrompt, RunRequest, Sampling
 from nla_core.runs.runner import JobRunner
 from nla_core.runs.settings import WorkerSettings

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from nla_core import opened
 from nla_core.api.asgi import BesidePages, application
 from nla_core.api.shelf import Shelf
-from nla_core.runs.pairs import Pairs
+from nla_core.runs.models import Pairs
 from nla_core.runs.runner import JobRunner
 from nla_core.store.dataset import Dataset
 from tests.helpers import PROMPTS, Prompt, hash_vectors, make_dataset

@@ -39,7 +39,7 @@ def jobs(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NLA_RUN_WORKER", "devices=cpu,dtype=float32,niceness=0")
     monkeypatch.setattr(opened, "_RUNNERS", Kept(1))
-    monkeypatch.setattr(opened, "_SHELVES", Kept(1))
+    monkeypatch.setattr(opened, "_MODELS", Kept(1))
     runner = opened.runner()
     yield runner
     runner.stop()
@@ -204,7 +204,7 @@ def test_the_queue_is_taken_up_when_the_server_starts(
     run_id = run_id_of(ask(open_app, "one two three four five six seven"))
     jobs.stop()
     monkeypatch.setattr(opened, "_RUNNERS", Kept(1))
-    monkeypatch.setattr(opened, "_SHELVES", Kept(1))
+    monkeypatch.setattr(opened, "_MODELS", Kept(1))
     opened.resume_runs().join()
     again = opened.runner()
     try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core.runs import pairs
+from nla_core.runs import models
 from precompute.benches import run
 from precompute.cli import main
 from tests.precompute.fake import HashEmbedder
@@ -44,7 +44,7 @@ def test_too_long_a_prompt_is_refused(pair: Path, tmp_path: Path) -> None:
 
 
 def test_pairs_are_found_by_name(monkeypatch: pytest.MonkeyPatch, pair: Path) -> None:
-    monkeypatch.setenv(pairs.PAIRS_VARIABLE, str(pair))
-    found = pairs.configured()
+    monkeypatch.setenv(models.PAIRS_VARIABLE, str(pair))
+    found = models.configured()
     assert found[pair.name] == pair
     assert "smollm2-135m-L20" in found

@@ -14,11 +14,10 @@ from typing import Any
 import pytest
 
 from nla_core.explain import Explainer
-from nla_core.runs.pairs import Pairs
+from nla_core.runs.models import ModelCache, Pairs
 from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Which
 from nla_core.runs.runner import JobRunner
 from nla_core.runs.settings import Limits, WorkerSettings
-from nla_core.runs.shelves import Shelves
 from nla_core.runs.store import RunState, Snapshot
 from nla_core.store.dataset import Dataset
 from tests.precompute.fake import HashEmbedder
@@ -91,7 +90,7 @@ class Bench:
             embedder=HashEmbedder(),
             limits=limits,
             settings=asked,
-            shelves=Shelves(pairs, asked, self._load),
+            model_cache=ModelCache(pairs, asked, self._load),
         )
         self.runners.append(made)
         return made

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from nla_core.errors import NLAError
-from nla_core.runs import publishing
+from nla_core.runs import publish
 from nla_core.runs.request import Positions, Sampling, Which
 from nla_core.runs.store import RunState, folded
 from nla_core.store.integrity import problems
@@ -324,7 +324,7 @@ def test_a_pair_that_cannot_be_loaded_ends_its_runs_with_the_reason(bench: Bench
 
 @DIES
 def test_a_publisher_that_dies_is_replaced(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest, calls = publishing.publish_run, []
+    honest, calls = publish.publish_run, []
 
     def die(*args: object) -> object:
         calls.append(args)
@@ -332,6 +332,6 @@ def test_a_publisher_that_dies_is_replaced(bench: Bench, monkeypatch: pytest.Mon
             raise SystemExit
         return honest(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(publishing, "publish_run", die)
+    monkeypatch.setattr(publish, "publish_run", die)
     runner = bench.runner()
     whole(bench, runner, runner.submit(ask(sentence(1)), "ann").run_id)

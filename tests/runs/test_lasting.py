@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core.runs import publishing
+from nla_core.runs import publish
 from nla_core.runs.request import Positions, Sampling, Which
 from nla_core.runs.settings import Limits
 from nla_core.runs.store import RunState
@@ -28,7 +28,7 @@ BAD = "poison"
 
 
 def test_a_full_disk_while_publishing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing, "FIRST_RETRY_S", 0.4)
+    monkeypatch.setattr(publish, "FIRST_RETRY_S", 0.4)
     full = threading.Event()
     full.set()
     honest = files.fsync_tree
@@ -205,7 +205,7 @@ def test_a_torn_journal_and_torn_files_cost_only_what_they_held(bench: Bench) ->
 KILLED = """
 import sys, time
 from pathlib import Path
-from nla_core.runs.pairs import Pairs
+from nla_core.runs.models import Pairs
 from nla_core.runs.runner import JobRunner
 from tests.precompute.fake import HashEmbedder
 from tests.runs.conftest import SETTINGS, ask, sentence

@@ -1,37 +1,145 @@
-"""Models of one device: loaded when they are first needed, let go when nobody asks for them.
+"""Pairs by name, and their models: loaded when first needed, shared by threads, let go when idle.
 
-Knows which pairs are loaded, who uses them, how large they are, and how that is told to a page.
-Knows no run. The decision a reader would question: several threads use a pair at once, without
-taking turns. In inference a model holds nothing of a call: hooks mind their own thread, caches
-belong to a call, and the verbalizer's prefix, which is shared, is only read once it is there. So an
-edit that is steered need not wait for a run.
+Several threads use a pair at once, without taking turns. In inference a model holds nothing of a
+call: hooks mind their own thread, caches belong to a call, and the verbalizer's prefix, which is
+shared, is only read once it is there. So an edit that is steered need not wait for a run. Who does
+not choose a device gets the one that has the pair already, else the first of this machine.
 
 The size of a pair is measured after it was loaded: guessing from files would be wrong for adapters,
 GGUF and casts. A limit on memory is therefore kept by letting others go first, once nobody uses
-them, and by refusing a pair that does not fit alone.
+them, and by refusing a pair that does not fit alone. Prompts are tokenised before the queue, so
+that one that does not fit is refused to the person who typed it.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nla_core.errors import Cancelled, NLAError
-from nla_core.runs.schedule import PairKey
+from nla_core.nla.threads import spare_cores
+from nla_core.runs.queue import PairKey
+from nla_core.runs.remote_link import is_address
+from nla_core.runs.request import RunPrompt
+from nla_core.runs.settings import WorkerSettings
+from nla_core.store.mounts import PROJECT
 
 if TYPE_CHECKING:
     from nla_core.explain import Explainer, Wanted
-    from nla_core.nla.layout import Prompt
+    from nla_core.nla.layout import Piece, Prompt
+    from nla_core.nla.pair import Pair
     from nla_core.nla.verbalizer import Verbalization
     from nla_core.readings import Reading, Transcript
     from nla_core.runs.remote_link import WorkerLost
 
+
+PAIRS_VARIABLE: Final = "NLA_PAIRS"
+"""More folders of pairs, parted as in PATH."""
+
+
+def configured() -> dict[str, Path]:
+    """Folders of pairs by name: those of ``NLA_PAIRS``, then all under ``data/nla/``."""
+    named = [Path(part) for part in os.environ.get(PAIRS_VARIABLE, "").split(os.pathsep) if part]
+    shipped = sorted(PROJECT.glob("data/nla/*/av"))
+    twins = sorted(PROJECT.glob("data/nla/*-av"))
+    found = {folder.name.removesuffix("-av"): folder for folder in named}
+    for folder in (*(av.parent for av in shipped), *twins):
+        found.setdefault(folder.name.removesuffix("-av"), folder)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """A pair's tokenizer, and the context its target has."""
+
+    tokenizer: Any
+    context: int
+
+    def pieces(self, prompt: RunPrompt) -> list[Piece]:
+        """One a token, as the target will read it. Raises NLAError for what cannot be rendered."""
+        from nla_core.nla.layout import prompt_ids
+
+        return prompt_ids(self.tokenizer, prompt.content)[1]
+
+    def count(self, prompt: RunPrompt) -> int:
+        """How many tokens the prompt has. Raises NLAError for what cannot be rendered."""
+        return len(self.pieces(prompt))
+
+
+class Pairs:
+    """Pairs by name, found and read when they are first asked for. Safe to share."""
+
+    def __init__(self, folders: Callable[[], Mapping[str, Path]] = configured) -> None:
+        self._folders = folders
+        self._found: dict[str, Pair] = {}
+        self._tokens: dict[str, Tokens] = {}
+        self._lock = threading.Lock()
+
+    def names(self) -> Sequence[str]:
+        return list(self._folders())
+
+    def get(self, name: str) -> Pair:
+        """The pair, its sidecars checked. Raises NLAError for an unknown or a broken one."""
+        from nla_core.nla.pair import find_pair
+
+        folder = self._folder(name)
+        with self._lock:
+            if name not in self._found:
+                self._found[name] = find_pair(folder)
+            return self._found[name]
+
+    def tokens(self, name: str) -> Tokens:
+        """Its tokenizer; the first call may have to fetch the target. Raises NLAError."""
+        from transformers import AutoConfig
+
+        from nla_core.nla.checkpoints import load_tokenizer
+        from nla_core.nla.families import family_of
+        from nla_core.nla.pair import resolve_target
+
+        pair = self.get(name)
+        with self._lock:
+            if name not in self._tokens:
+                base = resolve_target(pair)
+                config = AutoConfig.from_pretrained(base.folder, trust_remote_code=False)
+                nested = family_of(config).text_config
+                inner = getattr(config, nested) if nested else config
+                self._tokens[name] = Tokens(
+                    load_tokenizer(base.folder), int(inner.max_position_embeddings)
+                )
+            return self._tokens[name]
+
+    def load(
+        self, name: str, *, device: str, dtype: str, progress: Callable[[str], None]
+    ) -> Explainer:
+        """All three models; see `nla_core.runs.models.LoadExplainer`."""
+        from nla_core.explain import Explainer
+
+        return Explainer.load(self._folder(name), device=device, dtype=dtype, progress=progress)
+
+    def _folder(self, name: str) -> Path:
+        known = self._folders()
+        if name not in known:
+            raise NLAError(
+                f"There is no pair “{name[:60]}” here",
+                why=f"this server has {', '.join(known) or 'none'}",
+                fix=f"Choose one of these, or name its folder in {PAIRS_VARIABLE}",
+            )
+        return known[name]
+
+
 MEGABYTE = 1_000_000
+CPU_BATCH: Final = 48
+FEWEST_ROWS, MOST_ROWS = 16, 256
+ROW_BYTES: Final = 128 * MEGABYTE
+"""Memory for one position at work: its keys and values, and its share of the states of a step."""
+LONGEST_LOOK: Final = 30.0
 LOOK_SECONDS: Final = 1.0
 """Who waits for a pair says so this often, which is a sign of life."""
 
@@ -86,6 +194,8 @@ class Models(Protocol):
 
     def reach(self) -> bool: ...
 
+    def batch_size(self) -> int: ...
+
     def state(self, key: PairKey) -> ModelState: ...
 
     def has(self, key: PairKey) -> bool: ...
@@ -127,7 +237,7 @@ class _Loaded:
     users: int = 0
 
 
-class Shelf:
+class DeviceModels:
     """Shared by all threads that need the models of this device."""
 
     serves: PairKey | None = None
@@ -150,6 +260,18 @@ class Shelf:
         from nla_core.nla.placement import pick_place
 
         return pick_place(self.device).first.type == "cpu"
+
+    def batch_size(self) -> int:
+        """How many positions to decode together: as many as the memory left beside a pair takes."""
+        import torch
+
+        from nla_core.nla.placement import pick_place
+
+        device = pick_place(self.device).first
+        if device.type != "cuda":
+            return CPU_BATCH
+        free, _ = torch.cuda.mem_get_info(device)
+        return min(MOST_ROWS, max(FEWEST_ROWS, free // ROW_BYTES))
 
     def reach(self) -> bool:
         return True
@@ -177,8 +299,8 @@ class Shelf:
     ) -> Iterator[Explainer]:
         """The pair, loaded if it is not, and kept for as long as it is used.
 
-        Raises NLAError where it cannot be loaded, or is another one, Cancelled where the shelf was
-        given up while this waited. Whoever uses one pair must not ask for a second meanwhile: with
+        Raises NLAError where it cannot be loaded, or is another one, Cancelled where `retire` was
+        called while this waited. Whoever uses one pair must not ask for a second meanwhile: with
         a limit on memory they might wait for each other.
         """
         held = self._take(key, name, progress)
@@ -205,7 +327,7 @@ class Shelf:
             return not self._loaded and self._loading is None
 
     def retire(self) -> None:
-        """It is replaced: who waits for something here waits for nothing."""
+        """Mark these models replaced; waiting callers raise Cancelled."""
         with self._changed:
             self._retired = True
             self._changed.notify_all()
@@ -314,3 +436,114 @@ def megabytes_of(explainer: Explainer) -> int:
 def _tensors(model: Any) -> Iterator[Any]:
     yield from model.parameters()
     yield from model.buffers()
+
+
+class ModelCache:
+    """The models of this process, by device. Safe from any thread."""
+
+    def __init__(
+        self, pairs: Pairs, settings: WorkerSettings, load: LoadExplainer | None = None
+    ) -> None:
+        self.pairs, self.settings = pairs, settings
+        self._load = load or pairs.load
+        self._devices: dict[str, DeviceModels] = {}
+        self._lock = threading.Lock()
+        self._keeper: threading.Thread | None = None
+
+    def of(self, device: str) -> DeviceModels:
+        """The device's models, the same for all who ask."""
+        with self._lock:
+            return self._device(device)
+
+    def renewed(self, device: str) -> DeviceModels:
+        """An empty one in its place; whoever uses models of the old one keeps those."""
+        with self._lock:
+            old = self._devices.pop(device, None)
+            new = self._device(device)
+        if old is not None:
+            old.retire()
+        return new
+
+    def ready(self, name: str) -> bool:
+        """Whether that pair is loaded somewhere. May raise NLAError for an unknown pair."""
+        here = self._here()
+        if all(device.is_empty() for device in here):  # said without loading the model library
+            return False
+        key = self._key(name)
+        return any(device.has(key) for device in here)
+
+    @contextmanager
+    def using(
+        self, name: str, progress: Callable[[str], None] = lambda _: None
+    ) -> Iterator[Explainer]:
+        """The models of that pair, loaded if they are not (seconds to minutes).
+
+        They may be in use by others, who notice nothing; while the queue is at work, whoever else
+        uses them computes with one core. Raises NLAError where there is no such
+        pair, or it cannot be loaded; see `nla_core.runs.models.DeviceModels.using`.
+        """
+        key = self._key(name)
+        with ExitStack() as held:
+            explainer = None
+            while explainer is None:
+                try:
+                    device = self._nearest(key)
+                    explainer = held.enter_context(device.using(key, name, progress))
+                except Cancelled:  # it was replaced meanwhile
+                    continue
+            spare_cores()
+            try:
+                yield explainer
+            finally:
+                self._keep_watch()
+
+    def _key(self, name: str) -> PairKey:
+        pair = self.pairs.get(name)
+        return pair.pair_id, pair.revision
+
+    def _device(self, device: str) -> DeviceModels:
+        if device not in self._devices:
+            asked = self.settings
+            self._devices[device] = DeviceModels(
+                self._load,
+                device=device,
+                dtype=asked.dtype,
+                memory_mb=asked.memory_mb,
+                idle_s=asked.idle_unload_s,
+            )
+        return self._devices[device]
+
+    def _here(self) -> list[DeviceModels]:
+        """Those of this machine, in the order of the settings."""
+        names = [name for name in self.settings.device_names if not is_address(name)]
+        with self._lock:
+            return [self._device(name) for name in names or ["auto"]]
+
+    def _nearest(self, key: PairKey) -> DeviceModels:
+        here = self._here()
+        for wanted in (LoadState.READY, LoadState.LOADING):
+            for device in here:
+                if device.state(key).state is wanted:
+                    return device
+        return here[0]
+
+    # ---- where no worker looks -------------------------------------------------------------------
+
+    def _keep_watch(self) -> None:
+        with self._lock:
+            if not self.settings.idle_unload_s or self._keeper is not None:
+                return
+            self._keeper = threading.Thread(target=self._keep, name="models-idle", daemon=True)
+            self._keeper.start()
+
+    def _keep(self) -> None:
+        """Let idle models go, until there are none."""
+        pause = threading.Event()
+        while True:
+            pause.wait(min(LONGEST_LOOK, self.settings.idle_unload_s))
+            for device in self._here():
+                device.unload_idle()
+            with self._lock:
+                if all(device.is_empty() for device in self._devices.values()):
+                    self._keeper = None  # under the lock: who comes after this makes another
+                    return

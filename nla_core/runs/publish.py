@@ -1,9 +1,8 @@
 """A run that ended becomes a dataset: the same files, checks and reader as the demo.
 
-Knows what a manifest says of a run, and which thread publishes. Knows no queue and loads no pair.
-The decision a reader would question: a disk that refuses is tried again, ever more rarely, for as
-long as the server runs; readings are safe in the journal, and nobody should have to come back and
-press a button because a disk was full for a minute.
+A disk that refuses is tried again, ever more rarely, for as long as the server runs; readings are
+safe in the journal, and nobody should have to come back and press a button because a disk was full
+for a minute.
 """
 
 from __future__ import annotations
@@ -19,10 +18,9 @@ from nla_core.errors import NLAError
 from nla_core.prompts import Message
 from nla_core.readings import reading_id
 from nla_core.rows import Outcome, tables_of
-from nla_core.runs.desk import Desk
 from nla_core.runs.estimate import PUBLISHER, History, Kind
+from nla_core.runs.queue import Queue, pair_key
 from nla_core.runs.request import RunPrompt, RunRequest
-from nla_core.runs.schedule import pair_key
 from nla_core.runs.store import Run, RunFolder, RunState, reason_of
 from nla_core.store.publish import publish_tables
 
@@ -125,11 +123,11 @@ def judge_claims(folder: RunFolder, version: str, embedder: Embedder) -> None:
 
 
 class Publisher(threading.Thread):
-    """Publishes what the desk says has ended, one run after another."""
+    """Publishes what the queue says has ended, one run after another."""
 
-    def __init__(self, desk: Desk, embedder: Embedder, history: History) -> None:
+    def __init__(self, queue: Queue, embedder: Embedder, history: History) -> None:
         super().__init__(name="runs-publisher", daemon=True)
-        self.desk, self.embedder, self.history = desk, embedder, history
+        self.queue, self.embedder, self.history = queue, embedder, history
         self._stopping = threading.Event()
         self._not_before: dict[str, float] = {}
         self._wait: dict[str, float] = {}
@@ -144,38 +142,38 @@ class Publisher(threading.Thread):
                 self._publish(run)
 
     def _next(self) -> Run | None:
-        desk = self.desk
-        with desk.changed:
+        queue = self.queue
+        with queue.changed:
             now = time.monotonic()
-            for run_id in desk.publishable:
-                if run_id in desk.runs and self._not_before.get(run_id, 0.0) <= now:
-                    return desk.runs[run_id]
-            desk.changed.wait(0.5)
+            for run_id in queue.publishable:
+                if run_id in queue.runs and self._not_before.get(run_id, 0.0) <= now:
+                    return queue.runs[run_id]
+            queue.changed.wait(0.5)
         return None
 
     def _publish(self, run: Run) -> None:
         began = time.monotonic()
         try:
             version, count = publish_run(
-                self.desk.folder(run.run_id), run.request, dict(run.pair), self.embedder
+                self.queue.folder(run.run_id), run.request, dict(run.pair), self.embedder
             )
         except Exception as error:
             if not isinstance(error, NLAError):
                 LOG.exception("Publishing %s failed", run.run_id)
             wait = min(LAST_RETRY_S, 2 * self._wait.get(run.run_id, FIRST_RETRY_S / 2))
             self._wait[run.run_id], self._not_before[run.run_id] = wait, began + wait
-            with self.desk.changed:
+            with self.queue.changed:
                 run.error = f"Not published yet, tried again soon: {reason_of(error)}"
-                self.desk.settle(run)
+                self.queue.update(run)
             return
         try:
-            judge_claims(self.desk.folder(run.run_id), version, self.embedder)
+            judge_claims(self.queue.folder(run.run_id), version, self.embedder)
         except Exception:  # Compare says what to do; the readings are there
             LOG.exception("The claims of %s were not judged", run.run_id)
         self._wait.pop(run.run_id, None)
         self.history.learn(pair_key(run), PUBLISHER, Kind.PUBLISH, count, time.monotonic() - began)
-        with self.desk.changed:
-            self.desk.published(run, version, count)
+        with self.queue.changed:
+            self.queue.published(run, version, count)
             whole = run.state is RunState.DONE and not run.failed_list()
         if whole:
-            self.desk.folder(run.run_id).forget_vectors()
+            self.queue.folder(run.run_id).forget_vectors()

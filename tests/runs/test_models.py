@@ -16,10 +16,9 @@ from nla_core import opened
 from nla_core.errors import Cancelled, NLAError
 from nla_core.explain import Explainer
 from nla_core.opened import Kept
-from nla_core.runs import shelf as shelves
+from nla_core.runs import models as models_module
+from nla_core.runs.models import DeviceModels, LoadState, ModelCache, megabytes_of
 from nla_core.runs.settings import WorkerSettings
-from nla_core.runs.shelf import LoadState, Shelf, megabytes_of
-from nla_core.runs.shelves import Shelves
 from nla_core.steering.desk import Desk
 from nla_core.steering.desk import Status as Steered
 from nla_core.steering.experiment import Edit, Experiment
@@ -39,8 +38,8 @@ STEER = Experiment(
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shelves, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(shelves, "megabytes_of", lambda explainer: 10)
+    monkeypatch.setattr(models_module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(models_module, "megabytes_of", lambda explainer: 10)
 
 
 class Loading:
@@ -57,23 +56,23 @@ class Loading:
         return SimpleNamespace(pair=SimpleNamespace(pair_id=name, revision="r1"))
 
 
-def shelf(load: Loading, *, memory_mb: int = 0, idle_s: float = 1800.0) -> Shelf:
-    return Shelf(load, device="cpu", dtype="float32", memory_mb=memory_mb, idle_s=idle_s)
+def device(load: Loading, *, memory_mb: int = 0, idle_s: float = 1800.0) -> DeviceModels:
+    return DeviceModels(load, device="cpu", dtype="float32", memory_mb=memory_mb, idle_s=idle_s)
 
 
 class User(threading.Thread):
     """Uses a pair until it is let go."""
 
-    def __init__(self, shelf: Shelf, name: str) -> None:
+    def __init__(self, device: DeviceModels, name: str) -> None:
         super().__init__(daemon=True)
-        self.shelf, self.name_ = shelf, name
+        self.device, self.name_ = device, name
         self.has, self.leave = threading.Event(), threading.Event()
         self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            with self.shelf.using((self.name_, "r1"), self.name_):
+            with self.device.using((self.name_, "r1"), self.name_):
                 self.has.set()
                 self.leave.wait(SOON)
         except (Cancelled, NLAError) as error:
@@ -90,7 +89,7 @@ class User(threading.Thread):
 
 def test_several_use_one_copy_at_a_time_without_waiting() -> None:
     load = Loading()
-    on = shelf(load)
+    on = device(load)
     users = [User(on, "a") for _ in range(4)]
     assert all(user.has.wait(SOON) for user in users)
     assert load.loaded == ["a"]
@@ -100,7 +99,7 @@ def test_several_use_one_copy_at_a_time_without_waiting() -> None:
 
 def test_without_a_limit_pairs_stand_beside_each_other() -> None:
     load = Loading()
-    on = shelf(load)
+    on = device(load)
     one = User(on, "a")
     assert one.has.wait(SOON)
     load.go.clear()
@@ -117,7 +116,7 @@ def test_without_a_limit_pairs_stand_beside_each_other() -> None:
 
 def test_with_a_limit_a_pair_goes_when_nobody_uses_it() -> None:
     load = Loading()
-    on = shelf(load, memory_mb=10)
+    on = device(load, memory_mb=10)
     run = User(on, "a")
     assert run.has.wait(SOON)
     steer = User(on, "b")
@@ -138,7 +137,7 @@ def test_with_a_limit_a_pair_goes_when_nobody_uses_it() -> None:
 def test_two_pairs_in_turns_never_stop_each_other() -> None:
     """Ten threads, two pairs, room for one: all of them get through, many times."""
     load = Loading()
-    on = shelf(load, memory_mb=10)
+    on = device(load, memory_mb=10)
     done: list[str] = []
 
     def work(name: str) -> None:
@@ -156,7 +155,7 @@ def test_two_pairs_in_turns_never_stop_each_other() -> None:
 
 
 def test_idle_models_go_and_used_ones_stay() -> None:
-    on = shelf(Loading(), idle_s=0.05)
+    on = device(Loading(), idle_s=0.05)
     user = User(on, "a")
     assert user.has.wait(SOON)
     time.sleep(0.1)
@@ -169,7 +168,7 @@ def test_idle_models_go_and_used_ones_stay() -> None:
 
 def test_who_fails_to_load_leaves_the_place_free() -> None:
     load = Loading()
-    on = shelf(load, memory_mb=5)  # a pair takes 10
+    on = device(load, memory_mb=5)  # a pair takes 10
     for _ in range(2):
         with pytest.raises(NLAError, match="does not fit"), on.using(A, "a"):
             raise AssertionError("it does not fit")
@@ -177,17 +176,17 @@ def test_who_fails_to_load_leaves_the_place_free() -> None:
     assert on.is_empty()
 
 
-def shelves_of(load: Loading, **changes: Any) -> Shelves:
+def models_of(load: Loading, **changes: Any) -> ModelCache:
     class OnlyNames:
         def get(self, name: str) -> Any:
             return SimpleNamespace(pair_id=name, revision="r1")
 
-    return Shelves(OnlyNames(), WorkerSettings(devices="cpu", **changes), load)  # type: ignore[arg-type]
+    return ModelCache(OnlyNames(), WorkerSettings(devices="cpu", **changes), load)  # type: ignore[arg-type]
 
 
-def test_who_waits_on_a_shelf_that_is_given_up_goes_to_the_new_one() -> None:
+def test_a_caller_that_waits_for_replaced_models_goes_to_the_new_ones() -> None:
     load = Loading()
-    models = shelves_of(load)
+    models = models_of(load)
     load.go.clear()
     hung = User(models.of("cpu"), "a")
     while not load.loaded:
@@ -210,7 +209,7 @@ def test_who_waits_on_a_shelf_that_is_given_up_goes_to_the_new_one() -> None:
 
 
 def test_models_that_no_worker_looks_after_are_let_go_when_idle() -> None:
-    models = shelves_of(Loading(), idle_unload_s=0.05)
+    models = models_of(Loading(), idle_unload_s=0.05)
     assert not models.ready("a")
     with models.using("a"):
         assert models.ready("a")
@@ -224,8 +223,8 @@ def test_models_that_no_worker_looks_after_are_let_go_when_idle() -> None:
 
 def test_the_device_that_has_the_pair_is_asked() -> None:
     load = Loading()
-    models = Shelves(
-        shelves_of(load).pairs, WorkerSettings(devices="http://elsewhere:1+cpu+meta"), load
+    models = ModelCache(
+        models_of(load).pairs, WorkerSettings(devices="http://elsewhere:1+cpu+meta"), load
     )
     with models.of("meta").using(A, "a"):
         pass
@@ -253,7 +252,7 @@ def server(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("NLA_PAIRS", str(pair))
     monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NLA_RUN_WORKER", "devices=cpu,dtype=float32,niceness=0")
-    for name in ("_RUNNERS", "_SHELVES", "_DESKS"):
+    for name in ("_RUNNERS", "_MODELS", "_DESKS"):
         monkeypatch.setattr(opened, name, Kept(1))
     yield loaded
     opened.runner().stop()
@@ -285,7 +284,7 @@ def test_an_experiment_does_not_wait_for_a_run(bench: Bench) -> None:
     bench.faults.on_explain = hold
     run_id = runner.submit(ask(sentence(1)), "ann").run_id
     assert at_work.wait(SOON)
-    desk = Desk(runner.shelves)
+    desk = Desk(runner.model_cache)
     assert desk.loaded("tiny")
     seen = desk.wait(desk.start(STEER), SOON)
     assert seen is not None
@@ -299,9 +298,9 @@ def test_an_experiment_does_not_wait_for_a_run(bench: Bench) -> None:
 def test_the_idle_queue_does_not_take_models_from_an_experiment(bench: Bench) -> None:
     runner = bench.runner(idle_unload_s=0.05)
     with ExitStack() as stack:
-        explainer = stack.enter_context(runner.shelves.using("tiny"))
+        explainer = stack.enter_context(runner.model_cache.using("tiny"))
         time.sleep(1.5)  # the worker has looked several times
-        with runner.shelves.using("tiny") as again:
+        with runner.model_cache.using("tiny") as again:
             assert again is explainer
     assert bench.faults.n_loaded == 1
     assert SETTINGS.devices == "cpu"
@@ -310,7 +309,7 @@ def test_the_idle_queue_does_not_take_models_from_an_experiment(bench: Bench) ->
 def test_packed_weights_are_counted_like_plain_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shelves, "MEGABYTE", 1)
+    monkeypatch.setattr(models_module, "MEGABYTE", 1)
     explainer = Explainer.load(tiny_pair(tmp_path), device="cpu", dtype="float32")
     models = explainer.loaded
     held = [
@@ -319,3 +318,20 @@ def test_packed_weights_are_counted_like_plain_ones(
         for weight in model.parameters()
     ]
     assert megabytes_of(explainer) >= sum(held)
+
+
+@pytest.mark.parametrize(
+    ("device", "free_gb", "rows"), [("cuda:0", 0, 16), ("cuda:0", 8, 62), ("cuda:0", 120, 256)]
+)
+def test_a_batch_follows_the_memory_of_the_device(
+    monkeypatch: pytest.MonkeyPatch, device: str, free_gb: int, rows: int
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free_gb * 10**9, 140 * 10**9))
+    for name in (device, "auto"):
+        models = DeviceModels(Loading(), device=name, dtype="auto", memory_mb=0, idle_s=1.0)
+        assert models.batch_size() == rows
+    cpu = DeviceModels(Loading(), device="cpu", dtype="auto", memory_mb=0, idle_s=1.0)
+    assert cpu.batch_size() == models_module.CPU_BATCH

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+from nla_core.runs.queue import Capacity, Explain, Rotation, Transcribe, places
 from nla_core.runs.request import Sampling
-from nla_core.runs.schedule import Capacity, Explain, Rotation, Transcribe, places
 from nla_core.runs.store import Run, RunState, Unit
 from tests.runs.conftest import ask
 
@@ -24,7 +24,7 @@ def run(visitor: str, n_pending: int, *, pair: str = "p", limit: int = 5, old: b
 
 def shares(work: object) -> Counter[str]:
     assert isinstance(work, Explain)
-    return Counter(r.payer for r, _ in work.items)
+    return Counter(r.owner for r, _ in work.items)
 
 
 def test_a_turn_is_a_batch_and_others_fill_it() -> None:

@@ -1,9 +1,10 @@
-"""The one place where runs change: work is handed out under a lease, and results are taken in.
+"""The queue: what a free worker does next, handed out under a lease, and results taken in.
 
-Knows the lock, the runs, who holds which work, and what becomes of work that does not come back.
-Knows no model and starts no thread. The decision a reader would question: results are taken only
-from a lease that still holds; a thread that was given up may wake at any time, and what it then
-says must not touch a run that somebody else has gone on with.
+Visitors take turns. A turn is one batch: it holds the readings of the visitor whose turn it is,
+and where those leave room, others with the same pair and sampling fill it. So a run of a thousand
+positions costs the others every second batch and no more. Results are taken only from a lease that
+still holds: a thread that was given up may wake at any time, and must not touch a run that somebody
+else has gone on with.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +20,158 @@ from pathlib import Path
 from nla_core.errors import NLAError
 from nla_core.readings import UNREADABLE, Reading, Transcript
 from nla_core.runs import store
-from nla_core.runs.schedule import Capacity, Explain, PairKey, Rotation, Transcribe, Work, pair_key
 from nla_core.runs.store import Run, RunFolder, RunState, Unit, reason_of
 
 LOG = logging.getLogger(__name__)
+
+PairKey = tuple[str, str]
+"""The id and the revision of a pair."""
+
+
+def pair_key(run: Run) -> PairKey:
+    return str(run.pair["pair_id"]), str(run.pair["revision"])
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """Prompts of one run to be answered and traced."""
+
+    run: Run
+    prompts: tuple[int, ...]
+
+    @property
+    def lead(self) -> Run:
+        return self.run
+
+
+@dataclass(frozen=True, slots=True)
+class Explain:
+    """Readings of runs that share a pair and sampling settings."""
+
+    items: tuple[tuple[Run, Unit], ...]
+
+    @property
+    def lead(self) -> Run:
+        return self.items[0][0]
+
+
+Work = Transcribe | Explain
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """What a worker takes at once. ``first_batch`` is for a run that has nothing to show yet."""
+
+    batch: int
+    first_batch: int
+    transcribe: int
+
+
+class Rotation:
+    """Visitors in the order of their turns. Not safe by itself; whoever holds it holds a lock."""
+
+    def __init__(self) -> None:
+        self._turns: deque[str] = deque()
+
+    def order(self, runs: Iterable[Run]) -> list[str]:
+        """Visitors with work, the next one first; who is new comes last."""
+        waiting = dict.fromkeys(run.owner for run in runs)
+        self._turns = deque(v for v in self._turns if v in waiting)
+        self._turns.extend(v for v in waiting if v not in self._turns)
+        return list(self._turns)
+
+    def next(
+        self, runs: Sequence[Run], capacity: Capacity, loaded: PairKey | None = None
+    ) -> Work | None:
+        """Work of the visitor whose turn it is, filled up with that of others.
+
+        ``runs`` are those with work, oldest first. ``loaded`` is the pair to stay with, where one
+        of its runs has work.
+        """
+        turns = self.order(runs)
+        if loaded is not None:
+            runs = [run for run in runs if pair_key(run) == loaded] or list(runs)
+            turns = [visitor for visitor in turns if any(run.owner == visitor for run in runs)]
+        if not turns:
+            return None
+        lead = next(run for run in runs if run.owner == turns[0])
+        self._turns.remove(turns[0])
+        self._turns.append(turns[0])
+        if lead.untranscribed and (not lead.pending or self._wants_more(lead, capacity)):
+            return _transcribe(lead, capacity)
+        return Explain(tuple(_fill(lead, runs, turns, capacity)))
+
+    @staticmethod
+    def _wants_more(run: Run, capacity: Capacity) -> bool:
+        """Whether a run that has something to show cannot fill a batch by itself."""
+        return bool(run.readings) and len(run.pending) < capacity.batch
+
+
+def _transcribe(run: Run, capacity: Capacity) -> Transcribe:
+    first = run.untranscribed.popleft()
+    taken = [first]
+    if first not in run.alone:
+        while (
+            run.untranscribed
+            and len(taken) < capacity.transcribe
+            and run.untranscribed[0] not in run.alone
+        ):
+            taken.append(run.untranscribed.popleft())
+    return Transcribe(run, tuple(taken))
+
+
+def _fill(
+    lead: Run, runs: Sequence[Run], turns: Sequence[str], capacity: Capacity
+) -> Iterable[tuple[Run, Unit]]:
+    """Units of ``lead``, then of runs like it, taken off their queues.
+
+    Each visitor's first run comes before anybody's second one.
+    """
+    sampling = (lead.request.verbalizer.temperature, lead.request.verbalizer.max_tokens)
+    like: list[tuple[bool, int, int, int]] = []
+    rounds: Counter[str] = Counter()
+    for at, run in enumerate(runs):
+        asked = run.request.verbalizer
+        same = (asked.temperature, asked.max_tokens) == sampling
+        if run.pending and same and pair_key(run) == pair_key(lead):
+            like.append((run is not lead, rounds[run.owner], turns.index(run.owner), at))
+            rounds[run.owner] += 1
+    room = capacity.batch
+    if rounds.keys() == {lead.owner} and not lead.readings:
+        room = min(room, capacity.first_batch)
+    taken = 0
+    for *_, at in sorted(like):
+        run = runs[at]
+        while run.pending and taken < room:
+            # A suspect brings its own, smaller limit; it waits where the batch is over it.
+            limit = run.together.get(run.pending[0], capacity.batch)
+            if taken >= limit:
+                break
+            room = min(room, limit)
+            yield run, run.pending.popleft()
+            taken += 1
+
+
+def places(runs: Sequence[Run]) -> dict[str, int]:
+    """Place in the queue by run id: 0 is at work, 1 the next to begin.
+
+    ``runs`` are the open ones, oldest first: a visitor's second run stands behind everybody's
+    first.
+    """
+    rounds: dict[str, int] = {}
+    waiting: list[tuple[int, int, str]] = []
+    found: dict[str, int] = {}
+    for at, run in enumerate(runs):
+        turn = rounds.get(run.owner, 0)
+        rounds[run.owner] = turn + 1
+        if run.state is RunState.RUNNING:
+            found[run.run_id] = 0
+        else:
+            waiting.append((turn, at, run.run_id))
+    found.update((run_id, place) for place, (_, _, run_id) in enumerate(sorted(waiting), start=1))
+    return found
+
+
 MAX_STRIKES = 2
 KEPT_RUNS = 64
 """Runs that ended and are kept in memory, for pages that are still looking at them."""
@@ -43,7 +193,7 @@ class Lease:
         return pair_key(self.work.lead)
 
 
-class Desk:
+class Queue:
     """Runs by id, guarded by one lock; every method may be called from any thread."""
 
     def __init__(self, home: Path) -> None:
@@ -128,7 +278,7 @@ class Desk:
             for position in chosen
             for sample in range(run.request.samples)
         )
-        with _Taking(self, lease, run, {index}) as taken:
+        with _Results(self, lease, run, {index}) as taken:
             if taken:
                 folder, before = self.folder(run.run_id), run.said.get(index)
                 if before is not None and before.transcript_id != transcript.transcript_id:
@@ -143,14 +293,14 @@ class Desk:
                 run.add_transcript(index, transcript, units)
 
     def prompt_failed(self, lease: Lease, run: Run, index: int, error: BaseException) -> None:
-        with _Taking(self, lease, run, {index}) as taken:
+        with _Results(self, lease, run, {index}) as taken:
             if taken:
                 why = reason_of(error)
                 self.folder(run.run_id).append([store.prompt_line(index, why)])
                 run.add_prompt_failure(index, why)
 
-    def told(self, lease: Lease, run: Run, unit: Unit, text: str, finish: str) -> None:
-        """A text is whole; its score comes later."""
+    def add_text(self, lease: Lease, run: Run, unit: Unit, text: str, finish: str) -> None:
+        """A text is finished; its score comes later."""
         with self.changed:
             lease.beat = time.monotonic()
             if lease.holds and unit in run.leased:
@@ -164,7 +314,7 @@ class Desk:
             by_run.setdefault(run.run_id, []).append((unit, reading))
         for run_id, group in by_run.items():
             run = self.runs[run_id]
-            with _Taking(self, lease, run, {unit for unit, _ in group}) as taken:
+            with _Results(self, lease, run, {unit for unit, _ in group}) as taken:
                 fresh = [(unit, reading) for unit, reading in group if unit in taken]
                 if fresh:
                     lines = [store.reading_line(*pair) for pair in fresh]
@@ -173,7 +323,7 @@ class Desk:
                     run.add_reading(unit, reading)
 
     def unit_failed(self, lease: Lease, run: Run, unit: Unit, error: BaseException) -> None:
-        with _Taking(self, lease, run, {unit}) as taken:
+        with _Results(self, lease, run, {unit}) as taken:
             if taken:
                 self._fail_units(run, [unit], reason_of(error))
 
@@ -208,7 +358,7 @@ class Desk:
                 else:
                     run.untranscribed.appendleft(token)
             for run in {id(run): run for run, _ in _tokens(lease.work)}.values():
-                self._settle(run)
+                self._update(run)
             self.changed.notify_all()
 
     def transcript(self, run: Run, index: int) -> Transcript:
@@ -235,7 +385,7 @@ class Desk:
             if run.state is RunState.PUBLISHING:
                 run.state, run.finished = RunState.DONE, time.time()
             self._record(run)
-            self._settle(run)
+            self._update(run)
             self._evict()
             self.changed.notify_all()
 
@@ -249,10 +399,10 @@ class Desk:
 
     # ---- states ----------------------------------------------------------------------------------
 
-    def settle(self, run: Run) -> None:
+    def update(self, run: Run) -> None:
         """To be called where something about a run was changed from outside."""
         with self.changed:
-            self._settle(run)
+            self._update(run)
             self.changed.notify_all()
 
     def record(self, run: Run) -> None:
@@ -286,7 +436,7 @@ class Desk:
             run.add_prompt_failure(token, why)
         return True
 
-    def _settle(self, run: Run) -> None:
+    def _update(self, run: Run) -> None:
         """What follows from what is done: publish, give up, or nothing yet."""
         if run.is_open and run.is_complete:
             if run.readings:
@@ -307,7 +457,7 @@ class Desk:
         LOG.warning("%s failed: %s", run.run_id, error)
         run.state, run.error, run.finished = RunState.FAILED, str(error), time.time()
         self._record(run)
-        self._settle(run)
+        self._update(run)
 
     def _evict(self) -> None:
         """Runs that ended long ago are read from the disk when somebody asks for them."""
@@ -327,17 +477,17 @@ class Desk:
             LOG.warning("%s", error)
 
 
-class _Taking:
+class _Results:
     """Results of one run under the lock: gives those tokens that the lease still holds.
 
     A disk that refuses ends the run, and not the worker.
     """
 
-    def __init__(self, desk: Desk, lease: Lease, run: Run, tokens: Iterable[Unit | int]) -> None:
-        self.desk, self.lease, self.run, self.tokens = desk, lease, run, set(tokens)
+    def __init__(self, queue: Queue, lease: Lease, run: Run, tokens: Iterable[Unit | int]) -> None:
+        self.queue, self.lease, self.run, self.tokens = queue, lease, run, set(tokens)
 
     def __enter__(self) -> set[Unit | int]:
-        self.desk.changed.acquire()
+        self.queue.changed.acquire()
         self.lease.beat = time.monotonic()
         return self.tokens & self.run.leased if self.lease.holds else set()
 
@@ -347,12 +497,12 @@ class _Taking:
                 self.run.leased -= self.tokens
             refused = isinstance(error, NLAError)
             if refused and self.run.is_open:
-                self.desk._fail_run(self.run, error)  # type: ignore[arg-type]
-            self.desk._settle(self.run)
-            self.desk.changed.notify_all()
+                self.queue._fail_run(self.run, error)  # type: ignore[arg-type]
+            self.queue._update(self.run)
+            self.queue.changed.notify_all()
             return refused
         finally:
-            self.desk.changed.release()
+            self.queue.changed.release()
 
 
 def _tokens(work: Work) -> list[tuple[Run, Unit | int]]:
