@@ -1,10 +1,8 @@
-"""Transcripts and readings as rows of the three published tables.
+"""Transcripts and readings as rows of the three published tables, whoever asked for the run.
 
-Knows how a prompt, what became of it, and the readings of its tokens fill the columns of
-`nla_core.schema`, and that a prompt which cannot be processed becomes a row with its error. Does
-not know models, files or who made the readings: a corpus run or a visitor's. The decision a reader
-would question: prompts, transcripts and readings are taken by their attributes, so that rows can be
-made of what was read back from a disk without loading a model library.
+A prompt that cannot be processed becomes a row with its error. Prompts, transcripts and readings
+are taken by their attributes, so that rows can be made of what was read back from a disk without
+loading a model library.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What a run will do, decided before it starts: settings, seeds, shards, and one hash over all.
 
-Knows that everything which can change a row belongs to the hash. Does not know models, files or
-scheduling. The decision a reader would question: versions of torch and transformers are part of it;
-after an upgrade a run starts over rather than mix rows that nobody could reproduce.
+Everything that can change a row belongs to the hash, versions of torch and transformers too: after
+an upgrade a run starts over rather than mix rows that nobody could reproduce.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """How far a run is, in one line on stderr: prompts, readings, rate, time left.
 
-Knows amounts and a clock. Does not know what is computed. The decision a reader would question:
-time left goes by the text still to read, not by prompts; one long story costs as much as twenty
+Time left goes by the text still to read, not by prompts: one long story costs as much as twenty
 questions.
 """
 

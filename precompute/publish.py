@@ -1,8 +1,7 @@
 """Verb ``publish``: finished shards in, a dataset version out.
 
-Knows what a manifest records of a run. Does not know how shards are computed or files written. The
-decision a reader would question: the git commit is recorded but does not name the version, so that
-publishing the same rows from another commit changes nothing.
+The git commit is recorded but does not name the version, so that publishing the same rows from
+another commit changes nothing.
 """
 
 from __future__ import annotations
@@ -69,14 +68,14 @@ def publish_workspace(
     parts = workspace.parts()
     say("Embedding the explanations and publishing")
     config = workspace.config
-    done, told = 0, time.monotonic()
+    done, said_at = 0, time.monotonic()
 
     def embed(texts: Sequence[str]) -> np.ndarray:
-        nonlocal done, told
+        nonlocal done, said_at
         vectors = embedder.embed(texts)
         done += len(texts)
-        if time.monotonic() - told > LOG_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - said_at > LOG_SECONDS:
+            said_at = time.monotonic()
             say(f"{done:,} explanations embedded")
         return vectors
 
@@ -107,7 +106,7 @@ def derive(out: Path, version: str, *, say: Callable[[str], None] = lambda _: No
     """Build the files beside a version that the app opens: database, full text, index of vectors.
 
     The app builds what is missing, too, but of ten million readings that takes an hour, and
-    nobody should wait for it in front of a page. An index that could not be built is told: the
+    nobody should wait for it in front of a page. An index that could not be built is reported: the
     app then compares all vectors. Raises NLAError for a disk that refuses the others.
     """
     say("Building the database, the full text and the index of vectors")

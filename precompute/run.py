@@ -216,7 +216,7 @@ class MakeWorker:
 
 
 def load_explainer(folder: Path, device: str, dtype: str) -> ShardExplainer:
-    """The pair, loaded in this process with its steps told on stderr. Raises NLAError."""
+    """The pair, loaded in this process with its steps reported on stderr. Raises NLAError."""
     from transformers.utils.logging import disable_progress_bar
 
     from nla_core.explain import Explainer
@@ -318,7 +318,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     corpus = read_corpus(
         args.corpus, answered=args.max_new_tokens == 0
-    )  # before the slow imports: mistakes are told at once
+    )  # before the slow imports: mistakes are reported at once
     chosen = {field.name: getattr(args, field.name) for field in fields(Settings)}
     settings = Settings(**chosen)
 

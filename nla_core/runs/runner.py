@@ -1,8 +1,7 @@
-"""On-demand runs, for whoever asks: submitted, watched, cancelled, kept over a restart.
+"""On-demand runs: submitted, watched, cancelled, kept over a restart.
 
-Knows what a page may ask and from which thread: any. Knows no page. The decision a reader would
-question: a run's id follows from what was asked, so the same request by two visitors is one run
-with two owners; it ends early only when both have cancelled it.
+A run's id follows from what was asked, so the same request by two visitors is one run with two
+owners; it ends early only when both have cancelled it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Settings of on-demand runs: what visitors may ask for, and what the worker may use.
 
-Knows names, defaults and how they are given: ``NLA_RUN_LIMITS`` and ``NLA_RUN_WORKER`` hold
-``name=value`` pairs, parted by commas. Does not know what they mean to a run. The decision a reader
-would question: two variables for some twenty settings, so that a deployment reads as two lines and
-a wrong name is refused with the list of right ones.
+``NLA_RUN_LIMITS`` and ``NLA_RUN_WORKER`` hold ``name=value`` pairs, separated by commas: two
+variables for some twenty settings, so that a deployment reads as two lines and a wrong name is
+refused with the list of right ones.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ S = TypeVar("S", "Limits", "WorkerSettings")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Held before a run is queued; a refusal names the limit, its value, and what would fit."""
+    """Checked before a run is queued; a refusal names the limit, its value, and what would fit."""
 
     queue_total: int = 64  # runs waiting or at work, of all visitors
     queue_per_visitor: int = 5
@@ -40,7 +39,7 @@ class Limits:
 
     @classmethod
     def from_environment(cls) -> Limits:
-        """The defaults, changed by ``NLA_RUN_LIMITS``. Raises NLAError for what is no limit."""
+        """The defaults, changed by ``NLA_RUN_LIMITS``. Raises NLAError for anything else."""
         return _read(cls(), LIMITS_VARIABLE)
 
 
@@ -48,12 +47,12 @@ class Limits:
 class WorkerSettings:
     """Seconds are of wall time; 0 means: as the machine has it, or no limit."""
 
-    devices: str = "auto"  # one worker each, parted by +: cuda:0+cuda:1
+    devices: str = "auto"  # one worker each, separated by +: cuda:0+cuda:1
     dtype: str = "auto"
     batch_size: int = 0  # positions decoded together; 0: 48 on a CPU, else by its memory
     first_batch: int = 2  # the first positions of a run, so that something shows soon
     transcribe: int = 4  # prompts answered together
-    niceness: int = 5  # how far the worker's threads stand back for the pages
+    niceness: int = 5  # the lower priority of the worker's threads
     memory_mb: int = 0  # models held at most
     idle_unload_s: float = 1_800.0
     pair_turn_s: float = 60.0  # how long a loaded pair is kept while another is asked for
@@ -62,7 +61,7 @@ class WorkerSettings:
 
     @classmethod
     def from_environment(cls) -> WorkerSettings:
-        """The defaults, changed by ``NLA_RUN_WORKER``. Raises NLAError for what is no setting."""
+        """The defaults, changed by ``NLA_RUN_WORKER``. Raises NLAError for anything else."""
         return _read(cls(), WORKER_VARIABLE)
 
     @property
@@ -84,7 +83,7 @@ def changed(defaults: S, text: str, variable: str) -> S:
             raise NLAError(
                 f"{variable} has no setting “{name[:60]}”",
                 why=f"the settings are {', '.join(known)}",
-                fix=f"Write it as {variable}={next(iter(known))}=…, parted by commas",
+                fix=f"Write it as {variable}={next(iter(known))}=…, separated by commas",
             )
         values[name] = _value(variable, name, given, known)
     return type(defaults)(**{**{name: getattr(defaults, name) for name in known}, **values})

@@ -373,7 +373,7 @@ DELIMITERS: Final = ",;\t"
 def csv_rows(
     name: str, text: str, limits: Limits, problem: Callable[[str], None]
 ) -> tuple[tuple[str, ...], Rows]:
-    """Columns of the first line, and rows. Rows of another width are told to ``problem``.
+    """Columns of the first line, and rows. ``problem`` is called with rows of another width.
 
     Raises NLAError for a file without columns, or with too many rows.
     """
