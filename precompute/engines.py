@@ -29,6 +29,13 @@ from precompute.workspace import Receipt
 
 if TYPE_CHECKING:
     import torch
+ROOT: Final = Path(__file__).parents[1]
+TICK_SECONDS: Final = 1.0
+CONNECT_SECONDS: Final = 10.0
+PLACE_SECONDS: Final = 60.0
+"""How long no worker may be there before the driver says that there is no room."""
+MAX_DEATHS: Final = 3
+"""Of workers over one shard before its prompts are tried alone, and over one prompt alone."""
 
 
 class Worker(Protocol):
@@ -78,15 +85,6 @@ class LocalEngine:
         for shard in own + others:
             worker = worker or make_worker()
             yield shard, worker(shard)
-
-
-ROOT: Final = Path(__file__).parents[1]
-TICK_SECONDS: Final = 1.0
-CONNECT_SECONDS: Final = 10.0
-PLACE_SECONDS: Final = 60.0
-"""How long no worker may be there before the driver says that there is no room."""
-MAX_DEATHS: Final = 3
-"""Of workers over one shard before its prompts are tried alone, and over one prompt alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,15 @@ if TYPE_CHECKING:
 
 PAIRS_VARIABLE: Final = "NLA_PAIRS"
 """More folders of pairs, parted as in PATH."""
+MEGABYTE = 1_000_000
+CPU_BATCH: Final = 48
+FEWEST_ROWS: Final = 16
+MOST_ROWS: Final = 256
+ROW_BYTES: Final = 128 * MEGABYTE
+"""Memory for one position at work: its keys and values, and its share of the states of a step."""
+LONGEST_LOOK: Final = 30.0
+LOOK_SECONDS: Final = 1.0
+"""Who waits for a pair says so this often, which is a sign of life."""
 
 
 def configured() -> dict[str, Path]:
@@ -132,16 +141,6 @@ class Pairs:
                 fix=f"Choose one of these, or name its folder in {PAIRS_VARIABLE}",
             )
         return known[name]
-
-
-MEGABYTE = 1_000_000
-CPU_BATCH: Final = 48
-FEWEST_ROWS, MOST_ROWS = 16, 256
-ROW_BYTES: Final = 128 * MEGABYTE
-"""Memory for one position at work: its keys and values, and its share of the states of a step."""
-LONGEST_LOOK: Final = 30.0
-LOOK_SECONDS: Final = 1.0
-"""Who waits for a pair says so this often, which is a sign of life."""
 
 
 class LoadState(StrEnum):

@@ -19,13 +19,17 @@ from pathlib import Path
 
 from nla_core.errors import NLAError
 from nla_core.readings import UNREADABLE, Reading, Transcript
-from nla_core.runs import store
 from nla_core.runs.store import Run, RunFolder, RunState, Unit, reason_of
 
 LOG = logging.getLogger(__name__)
 
 PairKey = tuple[str, str]
 """The id and the revision of a pair."""
+MAX_STRIKES = 2
+KEPT_RUNS = 64
+"""Runs that ended and are kept in memory, for pages that are still looking at them."""
+_ALL_FAILED = "No reading could be made; the list of failures says why."
+_NOTHING_CHOSEN = "There was nothing to read: these settings chose no position of any prompt."
 
 
 def pair_key(run: Run) -> PairKey:
@@ -172,14 +176,6 @@ def places(runs: Sequence[Run]) -> dict[str, int]:
     return found
 
 
-MAX_STRIKES = 2
-KEPT_RUNS = 64
-"""Runs that ended and are kept in memory, for pages that are still looking at them."""
-
-_ALL_FAILED = "No reading could be made; the list of failures says why."
-_NOTHING_CHOSEN = "There was nothing to read: these settings chose no position of any prompt."
-
-
 @dataclass(slots=True, eq=False)
 class Lease:
     """Work that one worker holds. ``holds`` turns false when it is taken away."""
@@ -282,21 +278,21 @@ class Queue:
             if taken:
                 folder, before = self.folder(run.run_id), run.said.get(index)
                 if before is not None and before.transcript_id != transcript.transcript_id:
-                    folder.append([store.anew_line(index)])
+                    folder.forget_prompt(index)
                     run.forget(index)
                 folder.write_transcript(index, transcript)
                 run.transcripts[index] = transcript
                 unreadable = transcript.unreadable
                 lost = [unit for unit in units if unit.position in unreadable]
                 if lost:
-                    folder.append([store.failure_line(unit, UNREADABLE) for unit in lost])
+                    folder.add_failures(lost, UNREADABLE)
                 run.add_transcript(index, transcript, units)
 
     def prompt_failed(self, lease: Lease, run: Run, index: int, error: BaseException) -> None:
         with _Results(self, lease, run, {index}) as taken:
             if taken:
                 why = reason_of(error)
-                self.folder(run.run_id).append([store.prompt_line(index, why)])
+                self.folder(run.run_id).add_prompt_failure(index, why)
                 run.add_prompt_failure(index, why)
 
     def add_text(self, lease: Lease, run: Run, unit: Unit, text: str, finish: str) -> None:
@@ -317,8 +313,7 @@ class Queue:
             with _Results(self, lease, run, {unit for unit, _ in group}) as taken:
                 fresh = [(unit, reading) for unit, reading in group if unit in taken]
                 if fresh:
-                    lines = [store.reading_line(*pair) for pair in fresh]
-                    self.folder(run_id).append(lines)
+                    self.folder(run_id).add_readings(fresh)
                 for unit, reading in fresh:
                     run.add_reading(unit, reading)
 
@@ -412,8 +407,7 @@ class Queue:
 
     def _fail_units(self, run: Run, units: Sequence[Unit], why: str) -> None:
         if units:
-            lines = [store.failure_line(unit, why) for unit in units]
-            self.folder(run.run_id).append(lines)
+            self.folder(run.run_id).add_failures(units, why)
         for unit in units:
             run.add_failure(unit, why)
 
@@ -432,7 +426,7 @@ class Queue:
         if isinstance(token, Unit):
             self._fail_units(run, [token], why)
         else:
-            self.folder(run.run_id).append([store.prompt_line(token, why)])
+            self.folder(run.run_id).add_prompt_failure(token, why)
             run.add_prompt_failure(token, why)
         return True
 

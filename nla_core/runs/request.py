@@ -27,6 +27,7 @@ RUN_PREFIX = "run-"
 TITLE_LENGTH = 80
 NAME_LENGTH = 120
 NOTE_LENGTH = 4_000
+SHOWN_PROBLEMS = 5
 
 
 class Which(StrEnum):
@@ -252,9 +253,6 @@ def _bad(field: str, found: object, expected: str) -> NLAError:
     return NLAError(
         f"{field} cannot be {found}".capitalize(), why=f"Expected {expected}", fix="Change it"
     )
-
-
-SHOWN_PROBLEMS = 5
 
 
 class OverLimit(NLAError):

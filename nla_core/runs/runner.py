@@ -264,7 +264,7 @@ class JobRunner:
                 return 0
             check_queue(visitor, self._queue.open_runs(), None, self.limits)
             if again:
-                self._queue.folder(run_id).append([store.RETRY_LINE])
+                self._queue.folder(run_id).forget_failures()
                 run.forgive()
             self._queue_again(run, visitor)
             return left

@@ -37,6 +37,10 @@ from nla_core.store.manifest import MANIFEST as MANIFEST_FILE
 from nla_core.store.manifest import current_version, read_manifest
 
 RATE_SECONDS = 30.0
+RECORD = "run.json"
+WORK = ".work"
+JOURNAL = "journal.jsonl"
+RECORD_VERSION = 1
 
 
 class RunState(StrEnum):
@@ -307,12 +311,6 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-RECORD = "run.json"
-WORK = ".work"
-JOURNAL = "journal.jsonl"
-RECORD_VERSION = 1
-
-
 @dataclass(slots=True)
 class Journalled:
     """What a journal holds: the last word on each unit and prompt."""
@@ -405,11 +403,33 @@ class RunFolder:
 
     # ---- the journal -----------------------------------------------------------------------------
 
-    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append lines and flush them to the disk: all of them, or none.
+    def add_readings(self, made: Iterable[tuple[Unit, Reading]]) -> None:
+        """Keep readings. Like all that adds to the journal, raises NLAError if the disk refuses."""
+        self._append(
+            {"k": "reading", "p": unit.prompt, "at": unit.position, "s": unit.sample,
+             "d": asdict(reading)}
+            for unit, reading in made
+        )  # fmt: skip
 
-        Raises NLAError where the disk refuses.
-        """
+    def add_failures(self, units: Iterable[Unit], why: str) -> None:
+        self._append(
+            {"k": "failure", "p": unit.prompt, "at": unit.position, "s": unit.sample, "why": why}
+            for unit in units
+        )
+
+    def add_prompt_failure(self, index: int, why: str) -> None:
+        self._append([{"k": "prompt", "p": index, "why": why}])
+
+    def forget_failures(self) -> None:
+        """Record that all that failed so far is to be tried again."""
+        self._append([{"k": "retry", "p": 0}])
+
+    def forget_prompt(self, index: int) -> None:
+        """Record that all that was kept of prompt ``index`` so far is of another answer."""
+        self._append([{"k": "anew", "p": index}])
+
+    def _append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Append lines and flush them to the disk: all of them, or none."""
         text = "".join(canonical_json(line) + "\n" for line in lines).encode()
         path = self.path / WORK / JOURNAL
         with explained(path):
@@ -472,27 +492,6 @@ class RunFolder:
 
     def _vectors(self, index: int) -> Path:
         return self.path / WORK / f"prompt-{index:05d}.npy"
-
-
-def reading_line(unit: Unit, reading: Reading) -> dict[str, Any]:
-    return {"k": "reading", "p": unit.prompt, "at": unit.position, "s": unit.sample,
-            "d": asdict(reading)}  # fmt: skip
-
-
-def failure_line(unit: Unit, why: str) -> dict[str, Any]:
-    return {"k": "failure", "p": unit.prompt, "at": unit.position, "s": unit.sample, "why": why}
-
-
-def prompt_line(index: int, why: str) -> dict[str, Any]:
-    return {"k": "prompt", "p": index, "why": why}
-
-
-def anew_line(index: int) -> dict[str, Any]:
-    """All that stands before it of prompt ``index`` is of another answer."""
-    return {"k": "anew", "p": index}
-
-
-RETRY_LINE: dict[str, Any] = {"k": "retry", "p": 0}
 
 
 def record_of(run: Run) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from nla_core.store.files import sha256_json
 Split = Literal["file", "line", "paragraph"]
 Row = tuple[str, Mapping[str, Any]]
 """Where it stands, and its values by column."""
+Rows = Iterator[Row]
 
 SHOWN_PROBLEMS: Final = 5
 MOST_PROBLEMS: Final = 100
@@ -53,6 +54,14 @@ _MAGIC: Final = {
     b"SQLite format 3": "a database",
     b"\x28\xb5\x2f\xfd": "a Zstandard archive",
 }
+UNFOLDED: Final = 20
+"""How many times the limit of an upload a Parquet file or a log may have when unpacked."""
+MAX_COLUMNS: Final = 200
+BATCH_ROWS: Final = 64
+UTF8_BYTES: Final = 4
+"""Of one character, at most."""
+THRIFT_BYTES: Final = 4_000_000
+DELIMITERS: Final = ",;\t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,18 +367,6 @@ def _plain(text: str) -> RunPrompt:
     return RunPrompt(messages=({"role": "user", "content": text_of(text.strip(), "text")},))
 
 
-Rows = Iterator[tuple[str, Mapping[str, Any]]]
-
-UNFOLDED: Final = 20
-"""How many times the bytes of an upload a Parquet file may claim to hold."""
-MAX_COLUMNS: Final = 200
-BATCH_ROWS: Final = 64
-UTF8_BYTES: Final = 4
-"""Of one character, at most."""
-THRIFT_BYTES: Final = 4_000_000
-DELIMITERS: Final = ",;\t"
-
-
 def csv_rows(
     name: str, text: str, limits: Limits, problem: Callable[[str], None]
 ) -> tuple[tuple[str, ...], Rows]:
@@ -510,10 +507,6 @@ def _too_many(name: str, found: str, limits: Limits) -> NLAError:
     )
 
 
-UNPACKED: Final = 20
-"""How many times the limit of an upload a log may have when it is unpacked."""
-
-
 def log_prompts(name: str, data: bytes, limits: Limits) -> Iterator[tuple[str, Any]]:
     """Where each conversation stands, and what makes a prompt of it (which raises ValueError).
 
@@ -548,7 +541,7 @@ def _check_zip(name: str, data: bytes, limits: Limits) -> None:
         raise NLAError(
             f"{name} is damaged", why=str(error), fix="Copy it again from where it was written"
         ) from None
-    most = UNPACKED * limits.upload_bytes
+    most = UNFOLDED * limits.upload_bytes
     if size > most:
         raise NLAError(
             f"{name} is too large",

@@ -70,7 +70,7 @@ def test_a_journal_that_cannot_be_written_ends_that_run_alone(
     runner = bench.runner()
     bad = runner.pairs.get("tiny")
     bad_id = ask(f"{BAD} text").run_id(bad.describe())
-    honest = RunFolder.append
+    honest = RunFolder._append
 
     def append(self: RunFolder, lines: object) -> None:
         if self.path.name == bad_id and not mended.is_set():
@@ -79,7 +79,7 @@ def test_a_journal_that_cannot_be_written_ends_that_run_alone(
         honest(self, lines)  # type: ignore[arg-type]
 
     mended = threading.Event()
-    monkeypatch.setattr(RunFolder, "append", append)
+    monkeypatch.setattr(RunFolder, "_append", append)
     assert runner.submit(ask(f"{BAD} text"), "ann").run_id == bad_id
     good = runner.submit(ask(sentence(1)), "bob").run_id
     whole(bench, runner, good)
