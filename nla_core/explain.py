@@ -29,6 +29,9 @@ from nla_core.readings import (
     Reading,
     Token,
     Transcript,
+    Want,
+    Wanted,
+    WantedVector,
     content_positions,
     derive_seed,
     reading_id,
@@ -41,7 +44,6 @@ from nla_core.schema import (
     Finish,
     Flag,
 )
-from nla_core.wanted import Want, Wanted, WantedVector
 
 __all__ = ["TOP_K", "Explainer", "Reading", "Token", "Transcript", "Wanted", "WantedVector"]
 

@@ -1,9 +1,8 @@
-"""What a transcript and a reading are while they are made, and names that survive a rebuild.
+"""Transcripts and readings while they are made, what is wanted of them, and names that last.
 
-Knows the fields, which are the columns of `nla_core.schema`, and how ids and seeds follow from
-content. Knows no model and no file. The decision a reader would question: a seed is derived for
-every reading from what it is a reading of, so that a text does not depend on the batch, the shard
-or the visitor it was made for.
+The fields are the columns of `nla_core.schema`; ids follow from content and survive a rebuild. A
+seed is derived for every reading from what it is a reading of, so that a text does not depend on
+the batch, the shard or the visitor it was made for.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from nla_core.prompts import Message
 from nla_core.schema import Section
@@ -108,6 +107,55 @@ def short_hash(value: object) -> str:
     """Twelve hex digits of a JSON-able value: the ids of transcripts and readings."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One reading to make: a sample of the text at a position; ``seed`` is this reading's own."""
+
+    transcript: Transcript
+    position: int
+    sample: int
+    seed: int
+
+    @property
+    def vector(self) -> Tensor:
+        """``[d_model]``, raw."""
+        return self.transcript.hidden[self.position]
+
+    @property
+    def norm(self) -> float:
+        return self.transcript.tokens[self.position].norm
+
+
+@dataclass(frozen=True, slots=True)
+class WantedVector:
+    """The same where the transcript is elsewhere: all that a reading takes from it."""
+
+    position: int
+    sample: int
+    seed: int
+    vector: Tensor
+    norm: float
+
+
+class Want(Protocol):
+    """What both have."""
+
+    @property
+    def position(self) -> int: ...
+
+    @property
+    def sample(self) -> int: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def vector(self) -> Tensor: ...
+
+    @property
+    def norm(self) -> float: ...
 
 
 def derive_seed(seed: int, *parts: object) -> int:

@@ -25,7 +25,7 @@ from nla_core.schema import Finish
 
 if TYPE_CHECKING:
     from nla_core.nla.layout import Prompt
-    from nla_core.wanted import Want
+    from nla_core.readings import Want
 
 
 class RemoteExplainer:
