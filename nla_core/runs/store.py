@@ -14,6 +14,7 @@ one it has seen, and a lost page costs nothing.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -368,7 +369,9 @@ class RunFolder:
         tokens = [asdict(token) for token in transcript.tokens]
         with explained(self.path):
             (self.path / WORK).mkdir(parents=True, exist_ok=True)
-            _write_array(self._vectors(index), transcript.hidden.numpy())
+            vectors = io.BytesIO()
+            np.save(vectors, transcript.hidden.numpy(), allow_pickle=False)
+            write_atomic(self._vectors(index), vectors.getvalue())
             write_atomic(self._text(index), canonical_json({**said, "tokens": tokens}))
 
     def read_said(self, index: int) -> Said | None:
@@ -534,19 +537,6 @@ def remove(folder: Path) -> None:
         finally:
             shutil.rmtree(doomed.parent, ignore_errors=True)
         fsync_path(folder.parent)
-
-
-def _write_array(path: Path, values: np.ndarray) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as handle:
-            np.save(handle, values, allow_pickle=False)
-            handle.flush()
-            os.fsync(handle.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _token(data: Mapping[str, Any]) -> Token:

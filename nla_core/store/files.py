@@ -58,12 +58,13 @@ def fsync_tree(root: Path) -> None:
     fsync_path(root)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` by ``text`` in one step; a crash leaves the old file or the new one."""
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace ``path`` in one step; a crash leaves the old file or the new one."""
+    data = content.encode() if isinstance(content, str) else content
     descriptor, temporary = tempfile.mkstemp(prefix=".tmp-", dir=path.parent)
     try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="") as handle:
-            handle.write(text)
+        with os.fdopen(descriptor, "wb") as handle:
+            handle.write(data)
             handle.flush()
             os.fsync(handle.fileno())
         Path(temporary).chmod(0o644)
