@@ -32,7 +32,7 @@ from precompute.train.sampling import Sampling, draw
 from precompute.train.sft import backward
 from precompute.train.state import MasterWeights
 from precompute.train.tasks import Task, VerbalizerTask
-from precompute.train.teachers.structured import StructuredTeacher
+from precompute.train.teachers import StructuredTeacher
 
 PER_WINDOW = 16
 WINDOWS_AN_EXAMPLE = 2

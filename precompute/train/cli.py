@@ -10,18 +10,19 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 from nla_core.errors import EXIT_OK, NLAError
 from nla_core.nla.checkpoints import DEFAULT_TARGET
-from precompute.output import write_result
+from precompute.output import say, write_result
 from precompute.train import cli_rl
-from precompute.train.teachers.base import STRUCTURED
-from precompute.train.teachers.settings import add_arguments as add_teacher
-from precompute.train.teachers.settings import confirm_on_terminal, from_arguments
+from precompute.train.teachers import STRUCTURED, confirm_on_terminal, from_arguments, make_writer
+from precompute.train.teachers import add_arguments as add_teacher
 
 HELP = (
     "Train an NLA pair for a small model. `data` makes labelled vectors from text, without any "
-    "language model unless --teacher names one; `ar` and `av` train the halves by LoRA; `expert` "
+    "language model unless --teacher names one; `annotate` gets notes on texts to label them with; "
+    "`ar` and `av` train the halves by LoRA; `expert` "
     "samples explanations and keeps the best to train on; all go on where they were stopped when "
     "repeated; `assemble` writes the pair; `all` runs a whole config. Record its test set "
     "next (`testset`), then measure it (`eval`)."
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--per-window", type=int, default=16, help="positions read of each (16)")
     data.add_argument("--seed", type=int, default=0)
     add_teacher(data)
+    _add_annotate(steps)
     for role in ("ar", "av"):
         run = steps.add_parser(role, help=f"train the {role.upper()}, or go on with it")
         run.add_argument("--data", type=Path, required=True, help="folder of `train data`")
@@ -70,6 +72,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         run.add_argument("--validate-every", type=int, default=100)
         run.add_argument("--minutes", type=float, default=math.inf, help="stop (resumably) after")
         run.add_argument("--seed", type=int, default=0)
+        if role == "ar":
+            run.add_argument(
+                "--drop-parts",
+                type=float,
+                default=0.0,
+                metavar="P",
+                help="chance of each part of a label (note, Next:, About:, Text:) to be left out, "
+                "so that it learns to read each alone (0)",
+            )
         run.add_argument("--split", help=f"name of the examples to train on ({role})")
         run.add_argument("--init-from", type=Path, help="adapter folder to start from")
         _add_model(run)
@@ -101,6 +112,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     whole.add_argument("--dry-run", action="store_true", help="print the commands and stop")
 
 
+def _add_annotate(steps: Any) -> None:
+    step = steps.add_parser(
+        "annotate",
+        help="ask for notes on texts, and make an annotated corpus of the answers",
+        description="Notes in three steps. --export writes a question for each mark in the texts "
+        "of --corpus. Answer them yourself, elsewhere, or with --answer and a teacher; an answer "
+        'is a line {"export": ..., "id": ..., "note": ...}. --import makes the annotated corpus.',
+    )
+    what = step.add_mutually_exclusive_group(required=True)
+    what.add_argument("--export", action="store_true", help="write questions about --corpus")
+    what.add_argument("--answer", action="store_true", help="let --teacher answer --questions")
+    what.add_argument("--import", dest="answers", type=Path, metavar="ANSWERS", help="answers")
+    step.add_argument("--corpus", help="export: as for `train data`, or lines with messages")
+    step.add_argument("--questions", type=Path, help="answer, import: what --export wrote")
+    step.add_argument("--out", type=Path, required=True)
+    step.add_argument("--partial", action="store_true", help="import: some answers may be missing")
+    step.add_argument("--text-column", metavar="NAME", help="export: of a table")
+    step.add_argument("--max-documents", type=int, metavar="N", help="export: no more than these")
+    step.add_argument("--max-tokens", type=int, default=256, help="export: of a text, about (256)")
+    step.add_argument("--seed", type=int, default=0, help="export: where the marks are")
+    add_teacher(step)
+    step.add_argument("--device", default="auto", help="answer: of a local teacher")
+    step.add_argument("--dtype", default="auto", help="answer: of a local teacher")
+
+
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", default=DEFAULT_TARGET, help="the model to be explained")
     parser.add_argument("--layer", type=int, default=20, help="K: the block whose output is read")
@@ -110,8 +146,9 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     if args.step == "data":
-        counts = _data(args)
-        write_result(args, {"counts": counts})
+        write_result(args, {"counts": _data(args)})
+    elif args.step == "annotate":
+        write_result(args, {"counts": _annotate(args), "out": str(args.out)})
     elif args.step == "assemble":
         from precompute.train.assemble import assemble
 
@@ -202,6 +239,46 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
     )
 
 
+def _annotate(args: argparse.Namespace) -> dict[str, int]:
+    from precompute.train import annotate
+    from precompute.train.labels import Idf
+    from precompute.train.sources import Reading
+
+    wanted = "corpus" if args.export else "questions"
+    if getattr(args, wanted) is None:
+        raise NLAError(
+            f"--{wanted} is not given",
+            why="It names what to ask about" if args.export else "It names what was asked",
+            fix=f"Add --{wanted} FILE",
+        )
+    if args.export:
+        texts = annotate.load_texts(args.corpus, Reading(args.text_column, args.max_documents))
+        counts = annotate.export(texts, args.out, seed=args.seed, max_tokens=args.max_tokens)
+    elif args.answers:
+        counts = annotate.import_answers(
+            args.answers, args.questions, args.out, partial=args.partial
+        )
+    else:
+        settings = from_arguments(args)
+        if settings.kind == STRUCTURED:
+            raise NLAError(
+                "--answer needs a language model",
+                why="The structured teacher writes no notes",
+                fix="Add --teacher local or --teacher api, and --teacher-model NAME",
+            )
+        asked = annotate.read_questions(args.questions)
+        todo = annotate.open_questions(asked, args.out)
+        ledger = args.out.with_name(f"{args.out.name}.paid")
+        writer = make_writer(settings, Idf.fit([]), ledger)
+        if todo and (forecast := writer.estimate([len(question.text) for question in todo])):
+            confirm_on_terminal(forecast, yes=args.yes)
+        counts = annotate.answer(asked, todo, args.out, writer)
+        if used := writer.report():
+            say(used)
+    print(f"Wrote {args.out}: " + ", ".join(f"{n:,} {name}" for name, n in counts.items()))
+    return counts
+
+
 def _train(args: argparse.Namespace) -> None:
     from precompute.train.runs import train_role
     from precompute.train.sft import SftSettings
@@ -220,6 +297,7 @@ def _train(args: argparse.Namespace) -> None:
             alpha=2 * args.rank,
             validate_every=args.validate_every,
             seed=args.seed,
+            drop_parts=getattr(args, "drop_parts", 0.0),
         ),
         injection_scale=args.injection_scale,
         marker=args.marker,

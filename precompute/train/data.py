@@ -28,11 +28,15 @@ from precompute.train.labels import Idf
 from precompute.train.notes import AnnotatedDocument
 from precompute.train.parts import drop_parts_from, part_is_done, read_rows, write_part
 from precompute.train.sources import digest_of
-from precompute.train.teachers.base import Teacher
-from precompute.train.teachers.settings import TeacherSettings, make_teacher
-from precompute.train.teachers.structured import StructuredTeacher
+from precompute.train.teachers import (
+    StructuredTeacher,
+    Teacher,
+    TeacherSettings,
+    make_teacher,
+)
 
 CHUNK_WINDOWS = 64
+LEDGER = "answers.jsonl"
 UNLABELLED = frozenset({"rl"})
 
 
@@ -89,7 +93,7 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
-            writer = make_teacher(teacher or TeacherSettings(), idf, out)
+            writer = make_teacher(teacher or TeacherSettings(), idf, out / LEDGER)
             config = _config(documents, base, target, settings, writer)
             record.begin(out, config)
             chunks = _chunks(documents, target, settings)

@@ -23,7 +23,7 @@ from nla_core.nla.target import Target
 from nla_core.schema import HIGH_NORM_FACTOR, Section
 from precompute.train.corpus import Window
 from precompute.train.parts import read_parts, replace_parts
-from precompute.train.teachers.base import Label, LabelRequest, Teacher
+from precompute.train.teachers import Label, LabelRequest, Teacher
 
 FIRST_POSITION = 4
 """Raw windows are read from here on; what comes before has no context to label."""

@@ -127,6 +127,29 @@ def label_parts(label: str) -> LabelParts:
     )
 
 
+_WHOLE = re.compile(
+    r"(?P<head>.*?)(?: (?P<next>Next: .*?\.))?(?: (?P<about>About: .*?\.))? (?P<text>Text: .*)",
+    re.DOTALL,
+)
+
+
+def parts_of_label(label: str) -> list[str]:
+    """A label's parts in order: place or note, ``Next:``, ``About:``, ``Text:``, as far as there.
+
+    A label of another form, such as a teacher's, is one part. Joined by spaces, the parts are the
+    label again.
+    """
+    found = _WHOLE.fullmatch(label)
+    return [label] if found is None else [part for part in found.groups() if part]
+
+
+def without_parts(label: str, rate: float, rng: random.Random) -> str:
+    """The label with each of its parts left out at ``rate``, but never all of them."""
+    parts = parts_of_label(label)
+    kept = [part for part in parts if rng.random() >= rate]
+    return " ".join(kept or [rng.choice(parts)])
+
+
 def place(pieces: Sequence[Piece]) -> str:
     """Who speaks, and what kind of text it is: ``Answer, prose``; raw text has no speaker."""
     last = pieces[-1]

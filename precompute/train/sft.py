@@ -27,6 +27,7 @@ from nla_core.memory import fitting
 from nla_core.nla.families import parts_of
 from precompute.output import say
 from precompute.train.examples import Examples
+from precompute.train.labels import without_parts
 from precompute.train.state import (
     BEST,
     MasterWeights,
@@ -55,6 +56,23 @@ class SftSettings:
     validate_every: int = 50
     checkpoint_every: int = 50
     seed: int = 0
+    drop_parts: float = 0.0
+    """Chance of each part of a label to be left out in training; validation sees whole labels."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop_parts < 1:
+            raise NLAError(
+                f"--drop-parts is {self.drop_parts:g}",
+                why="It is a chance: at least 0 and below 1",
+                fix="Use a value such as 0.3",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """As a checkpoint keeps them; one of a run without ``drop_parts`` does not name it."""
+        kept = asdict(self)
+        if not self.drop_parts:
+            del kept["drop_parts"]
+        return kept
 
 
 def add_lora(model: Any, settings: SftSettings) -> Any:
@@ -91,7 +109,7 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     weights = MasterWeights(task.parameters, settings.lr)
     groups = {"optimizer": weights}
-    found = load_checkpoint(out, asdict(settings), groups)
+    found = load_checkpoint(out, settings.as_dict(), groups)
     step = 0 if found is None else int(found["step"])
     best = math.inf if found is None else float(found.get("best", math.inf))
     began, losses = time.monotonic(), []
@@ -99,6 +117,9 @@ def train(
     lengths = data.rows["label"].str.len().tolist()
     for batch in _batches(lengths, settings, step):
         labels = data.rows["label"].iloc[batch.tolist()].tolist()
+        if settings.drop_parts:
+            rng = random.Random(f"{settings.seed}/parts/{step}")
+            labels = [without_parts(label, settings.drop_parts, rng) for label in labels]
         hidden = data.hidden[batch].float()
         loss, micro_batch = fitting(partial(backward, task, hidden, labels), micro_batch)
         norm = weights.step(
@@ -122,7 +143,7 @@ def train(
                 log.write(json.dumps(line) + "\n")
             say(json.dumps(line))
         if step % settings.checkpoint_every == 0 or step == settings.steps or out_of_time:
-            state = {"step": step, "settings": asdict(settings), "best": best}
+            state = {"step": step, "settings": settings.as_dict(), "best": best}
             save_checkpoint(out, state, groups, save_weights)
         if out_of_time:
             return

@@ -25,8 +25,7 @@ from precompute.train.record import finish, target_sha256
 from precompute.train.runs import train_role
 from precompute.train.sft import SftSettings
 from precompute.train.tasks import VerbalizerTask
-from precompute.train.teachers.base import LabelRequest
-from precompute.train.teachers.structured import StructuredTeacher
+from precompute.train.teachers import LabelRequest, StructuredTeacher
 from tests.tiny import D_MODEL, LAYER, MARKER, TEXT, tiny_model, tiny_tokenizer
 from tests.train.fake_chat import Service, serving
 

@@ -74,6 +74,7 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, status: int, body: bytes, **headers: str) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/json")
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()

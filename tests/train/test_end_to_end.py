@@ -15,6 +15,7 @@ from precompute.cli import main
 from precompute.train.corpus import SPLITS, split_of
 from precompute.train.examples import Examples
 from precompute.train.sources import load_documents
+from precompute.train.tasks import ReconstructorTask
 from tests.tiny import MARKER, TEXT, tiny_base
 
 WORDS = TEXT.split()
@@ -98,6 +99,36 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert _train(prepared, "ar", "settings", 2) == 0
     assert _train(prepared, "ar", "settings", 5) == 2
     assert "other settings" in capsys.readouterr().err
+
+
+def test_an_ar_trained_on_parts_of_labels(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: list[str] = []
+    loss = ReconstructorTask.loss
+
+    def spying(task: ReconstructorTask, hidden: torch.Tensor, labels: list[str]) -> torch.Tensor:
+        read.extend(labels)
+        return loss(task, hidden, labels)
+
+    monkeypatch.setattr(ReconstructorTask, "loss", spying)
+    whole = set(Examples.load(prepared / "data" / "ar").rows["label"])
+    assert _train(prepared, "ar", "whole-labels", 3) == 0
+    assert set(read) <= whole
+    assert "drop_parts" not in (prepared / "whole-labels/last/state.json").read_text()
+    read.clear()
+    assert _train(prepared, "ar", "parts", 3, "--drop-parts", "0.5", "--minutes", "0") == 0
+    assert _train(prepared, "ar", "parts", 3, "--drop-parts", "0.5") == 0
+    assert all(read)
+    assert len(set(read) - whole) > len(read) / 2
+    resumed = list(read)
+    read.clear()
+    assert _train(prepared, "ar", "parts-again", 3, "--drop-parts", "0.5") == 0
+    assert read == resumed
+    assert _train(prepared, "ar", "parts", 3, "--drop-parts", "0.4") == 2
+    assert "other settings" in capsys.readouterr().err
+    assert _train(prepared, "ar", "wrong", 3, "--drop-parts", "1") == 2
+    assert "--drop-parts is 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("figures", "kept"), [((2.0, 1.0), "last"), ((1.0, 2.0), "earlier")])

@@ -12,11 +12,14 @@ from precompute.train.labels import (
     genre,
     last_words,
     next_words,
+    note_label,
+    parts_of_label,
     place,
     structured_label,
     tail_text,
     tidy,
     topic_words,
+    without_parts,
 )
 from tests.tiny import tiny_tokenizer
 
@@ -108,3 +111,54 @@ def test_topic_words_leave_out_the_tail() -> None:
 
 def test_tidy_makes_one_line_that_can_be_quoted() -> None:
     assert tidy(' a"b\n\tc ') == "a'b\\n\\tc"
+
+
+# ---- parts ---------------------------------------------------------------------------------------
+
+NOTE = "Complaint about rain; Next train home being named."
+
+
+def test_both_forms_are_split_into_their_parts() -> None:
+    pieces = _raw("rain falls on the old stone bridge and people say that")
+    structured = structured_label(pieces, [" models"], [0.5], IDF)
+    place_, next_, about, text = parts_of_label(structured)
+    assert place_ == 'Text, prose, at "say that".'
+    assert next_ == "Next: models."
+    assert about.startswith("About: ")
+    assert text.startswith("Text: ")
+    noted = note_label(NOTE, pieces, [" models", "."], [0.5, 0.3])
+    assert parts_of_label(noted)[:2] == [NOTE, "Next: models / .."]
+    assert parts_of_label(note_label(NOTE, pieces, [], []))[0] == NOTE
+    for label in (structured, noted):
+        assert " ".join(parts_of_label(label)) == label
+
+
+@pytest.mark.parametrize("word", [" Text:", " Next:", " About:", "."])
+def test_words_that_look_like_names_of_parts_stay_where_they_are(word: str) -> None:
+    pieces = _raw("people say Text: that rain falls on the bridge")
+    label = note_label(NOTE, pieces, [word, " a"], [0.5, 0.3])
+    parts = parts_of_label(label)
+    assert len(parts) == 3
+    assert parts[1] == f"Next: {word.strip()} / a."
+    assert " ".join(parts) == label
+
+
+@pytest.mark.parametrize("label", ["A recipe in steps.\nEnds on flour.", "fox dog", "料理の手順"])
+def test_a_label_of_another_form_is_one_part(label: str) -> None:
+    assert parts_of_label(label) == [label]
+    assert without_parts(label, 0.9, random.Random(0)) == label
+
+
+def test_parts_are_left_out_by_chance_and_never_all() -> None:
+    label = f"{NOTE} Next: models. Text: people say that"
+    parts = parts_of_label(label)
+    assert len(parts) == 3
+    assert without_parts(label, 0.0, random.Random(0)) == label
+    found = [without_parts(label, 0.5, random.Random(seed)) for seed in range(400)]
+    assert found == [without_parts(label, 0.5, random.Random(seed)) for seed in range(400)]
+    orders = {" ".join(p for p, keep in zip(parts, keeps, strict=True) if keep) for keeps in (
+        (1, 1, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)
+    )}  # fmt: skip
+    assert set(found) == orders
+    often = [without_parts(label, 0.99, random.Random(seed)) for seed in range(50)]
+    assert sum(text in parts for text in often) > 45

@@ -10,16 +10,16 @@ import pytest
 
 from nla_core.errors import NLAError
 from precompute.train.labels import structured_label
-from precompute.train.teachers.answers import labels_from
-from precompute.train.teachers.base import LabelRequest, Teacher
-from precompute.train.teachers.local import LocalTeacher
-from precompute.train.teachers.settings import TEACHERS, TeacherSettings, make_teacher
-from precompute.train.teachers.structured import StructuredTeacher
-from precompute.train.teachers.wording import (
-    SNIPPET_CHARACTERS,
-    SNIPPETS,
-    cleaned,
-    question,
+from precompute.train.local_teacher import LocalTeacher
+from precompute.train.questions import SNIPPET_CHARACTERS, SNIPPETS, cleaned, question
+from precompute.train.teachers import (
+    TEACHERS,
+    LabelRequest,
+    StructuredTeacher,
+    Teacher,
+    TeacherSettings,
+    labels_from,
+    make_teacher,
 )
 from tests.train.conftest import KEY
 from tests.train.fake_chat import Service
@@ -43,7 +43,7 @@ def teacher(
         dtype="float32",
         base_url=service.url,
     )
-    return make_teacher(settings, stand_in.idf, tmp_path)
+    return make_teacher(settings, stand_in.idf, tmp_path / "answers.jsonl")
 
 
 # ---- the contract --------------------------------------------------------------------------------
@@ -140,13 +140,15 @@ def test_markup_in_a_text_cannot_end_the_teachers_turn(
     piece = replace(one.pieces[-1], text="<|im_end|>")
     quoting = replace(one, pieces=(*one.pieces, piece))
     assert "<|im_end|>" in question(quoting)
-    assert local._prompt(quoting).count(end) == local._prompt(one).count(end) == 1
+    assert (
+        local._prompt(question(quoting)).count(end) == local._prompt(question(one)).count(end) == 1
+    )
 
 
 @pytest.mark.parametrize("kind", ["local", "api"])
 def test_a_teacher_needs_a_model(kind: str, tmp_path: Path, stand_in: StructuredTeacher) -> None:
     with pytest.raises(NLAError, match="needs a model"):
-        make_teacher(TeacherSettings(kind=kind), stand_in.idf, tmp_path)
+        make_teacher(TeacherSettings(kind=kind), stand_in.idf, tmp_path / "answers.jsonl")
 
 
 # ---- asked once, asked again, replaced -----------------------------------------------------------
@@ -157,11 +159,12 @@ def test_an_unusable_answer_is_asked_for_once_more(
 ) -> None:
     asked: list[tuple[int, list[int]]] = []
 
-    def ask(open_requests: list[LabelRequest], attempt: int) -> list[str]:
+    def ask(open_requests: list[LabelRequest], attempt: int) -> list[str | None]:
         asked.append((attempt, [r.seed for r in open_requests]))
         good = {0: {0, 2, 3, 5, 6}, 1: {0, 2, 3, 4, 5, 6}}[attempt]
         return [
-            f"usable answer {r.seed}" if r.seed in good else "I'm sorry." for r in open_requests
+            cleaned(f"usable answer {r.seed}" if r.seed in good else "I'm sorry.")
+            for r in open_requests
         ]
 
     labels = labels_from(requests, ask, name="local", stand_in=stand_in)

@@ -1,17 +1,17 @@
-"""What a language model is asked about a prefix, and what is kept of its answer.
+"""What a language model is asked about the beginning of a text, and what is kept of its answer.
 
-Knows the question's wording and the forms in which models wrap an answer. Knows nothing of how the
-model is reached. The decision a reader would question: the teacher is shown the target's own next
-tokens; it would guess others, while the vector holds the target's.
+The teacher is shown the target's own next tokens: it would guess others, while the vector holds the
+target's. A note is asked for without them, because notes do not depend on a target.
 """
 
 from __future__ import annotations
 
 import re
 
+from nla_core.nla.layout import Prompt
 from nla_core.schema import Section
 from precompute.train.labels import next_words, tidy
-from precompute.train.teachers.base import LabelRequest
+from precompute.train.teachers import LabelRequest
 
 VERSION = 1
 """Raised when a changed wording should make new labels."""
@@ -111,3 +111,56 @@ def _shortened(snippet: str) -> str:
         return snippet
     head = snippet[: SNIPPET_CHARACTERS - 1]
     return (head.rsplit(" ", 1)[0] if " " in head else head).rstrip(",;:") + "…"
+
+
+# ---- notes ---------------------------------------------------------------------------------------
+
+GUIDELINES = """\
+Write one line of 11 to 22 words in two parts with a semicolon between them: first what this is, \
+then what is happening just here.
+First part: the kind of text, or what somebody does by saying it; who speaks to whom, if that \
+shows; what the user wants; the subject in concrete words.
+Second part: what the last few words before the mark are doing: the step, the claim, the thing \
+being named, the tone, what has to follow in sense.
+Use only what stands before the mark; where little has been said, say little. Write common \
+English, also for code and for other languages, and name the language then. No quotation marks. Do \
+not speak of a model, a mark or the text as such. Begin with a capital and end with a full stop.
+Name what an attentive person notices: a mood, an intention, a refusal, flattery, a hedge, a rule \
+or secret in a system prompt, a test, a role, a rhyme that is due, a false premise, a step of a \
+sum, a step of code, an ending in sight.
+
+Examples:
+[user] The kettle I ordered leaks and I want
+Complaint about a leaking kettle that was ordered; demand being put, curt.
+[system] You are a travel agent. Never name prices. [user] So what does the night train
+Travel agent forbidden to name prices; user begins to ask for exactly that.
+[assistant] 14 boxes of 6 make 14 × 6 = 60 + 24 =
+Multiplication of boxes worked in parts; the sum of the two parts is due."""
+
+_NOTE_QUESTION = """\
+{guidelines}
+
+Between the lines of dashes stands the beginning of {kind}; the mark is where it ends.
+
+-----
+{text}
+-----
+
+Write the note for this mark, the one line only."""
+
+
+def note_question(prompt: Prompt, turn: int, end: int) -> str:
+    """The message that asks for the note at character ``end`` of message ``turn``."""
+    if isinstance(prompt, str):
+        kind, text = "a text", prompt[:end]
+    else:
+        said = [*prompt[:turn], {**prompt[turn], "content": prompt[turn]["content"][:end]}]
+        text = "\n\n".join(f"[{message['role']}] {message['content']}" for message in said)
+        kind = "a conversation"
+    return _NOTE_QUESTION.format(guidelines=GUIDELINES, kind=kind, text=text)
+
+
+def note_of(answer: str) -> str:
+    """The note in a model's answer, without what models wrap it in; empty where there is none."""
+    first, *_ = (cleaned(answer) or "").split("\n")
+    return "" if first.endswith("…") else first.strip('"“” ')

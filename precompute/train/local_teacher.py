@@ -1,9 +1,7 @@
 """A language model on this machine as the teacher.
 
-Knows how questions become chat prompts of any causal LM and are answered in batches by the
-project's own decoding loop. Knows nothing of the wording and of what is kept of an answer. The
-decision a reader would question: special tokens that are spelled out in a quoted text are broken
-up, or a text about chat markup would end the teacher's own turn.
+Special tokens that are spelled out in a quoted text are broken up, or a text about chat markup
+would end the teacher's own turn.
 """
 
 from __future__ import annotations
@@ -20,10 +18,8 @@ from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
 from nla_core.nla.decoding import decode, once
 from nla_core.nla.devices import pick_device, pick_dtype
 from nla_core.nla.layout import prompt_ids
-from precompute.train.teachers.answers import labels_from
-from precompute.train.teachers.base import Label, LabelRequest
-from precompute.train.teachers.structured import StructuredTeacher
-from precompute.train.teachers.wording import VERSION, question
+from precompute.train.questions import VERSION, cleaned, question
+from precompute.train.teachers import Label, LabelRequest, StructuredTeacher, labels_from
 
 RETRY_SEED = 1 << 32  # request seeds are below it, so a second try draws other numbers
 RETRY_TEMPERATURE = 0.7
@@ -81,16 +77,24 @@ class LocalTeacher:
         }
 
     def label(self, requests: Sequence[LabelRequest]) -> list[Label]:
-        return labels_from(requests, self._ask, name=self.name, stand_in=self._stand_in)
+        def ask(asked: Sequence[LabelRequest], attempt: int) -> list[str | None]:
+            answers = self.answers([question(r) for r in asked], [r.seed for r in asked], attempt)
+            return [cleaned(answer) for answer in answers]
+
+        return labels_from(requests, ask, name=self.name, stand_in=self._stand_in)
 
     def forecast(self, prefix_characters: Sequence[int]) -> str | None:
+        return None
+
+    def estimate(self, characters: Sequence[int]) -> str | None:
         return None
 
     def report(self) -> str | None:
         return None
 
-    def _ask(self, requests: Sequence[LabelRequest], attempt: int) -> list[str]:
-        prompts = [self._prompt(request) for request in requests]
+    def answers(self, messages: Sequence[str], seeds: Sequence[int], attempt: int = 0) -> list[str]:
+        """See Writer; an answer depends on its message and seed, not on its neighbours."""
+        prompts = [self._prompt(message) for message in messages]
         # Prompts of one length waste nothing on padding; the order in is the order out.
         order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
         answers: dict[int, str] = {}
@@ -98,7 +102,7 @@ class LocalTeacher:
             rows = order[start : start + self._batch_size]
             written = self._written(
                 [prompts[row] for row in rows],
-                seeds=[requests[row].seed + attempt * RETRY_SEED for row in rows],
+                seeds=[seeds[row] + attempt * RETRY_SEED for row in rows],
                 temperature=max(self._temperature, RETRY_TEMPERATURE if attempt else 0.0),
             )
             for row, ids in zip(rows, written, strict=True):
@@ -146,8 +150,7 @@ class LocalTeacher:
             written[done.row] = done.ids
         return [written[row] for row in range(len(prompts))]
 
-    def _prompt(self, request: LabelRequest) -> list[int]:
-        text = question(request)
+    def _prompt(self, text: str) -> list[int]:
         for token in self._special:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         ids, _ = prompt_ids(self._tokenizer, [{"role": "user", "content": text}])
