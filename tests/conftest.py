@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.gate import Gate
 
 # One thread a process, here and in the servers that tests start: two that spin on a machine with
 # other work are many times slower, and sums of two threads round differently from those of one.
@@ -30,3 +34,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not TIERS & {mark.name for mark in item.iter_markers()}:
             item.add_marker("unit")
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    """An open gate; a test of a run that is going on closes it, see `tests.gate`."""
+    made = Gate(tmp_path / "gate")
+    yield made
+    made.open()

@@ -148,15 +148,24 @@ def test_events_are_read_by_page(ask: Asking, bench: Bench, use: Any) -> None:
     assert streamed == events[4:]
 
 
-def test_readings_arrive_while_it_is_worked_on(ask: Asking, bench: Bench, use: Any) -> None:
+def test_readings_arrive_while_it_is_worked_on(
+    ask: Asking, bench: Bench, use: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The stream ends by itself, with all of a run that was going on when it began."""
     held = Held(bench)
-    use(bench.runner())
+    runner = use(bench.runner())
     run_id = ask("POST", "/runs", asked("rain falls", **SLOW), status=202)["run_id"]
     assert held.begun.wait(SOON)
     assert ask("GET", f"/runs/{run_id}")["run"]["state"] == "running"
     assert ask("GET", "/runs")["queue"] == [run_id]
-    threading.Timer(0.3, held.go.set).start()
+    snapshot = runner.snapshot
+
+    def look_then_let_go(name: str) -> Any:
+        seen = snapshot(name)
+        held.go.set()
+        return seen
+
+    monkeypatch.setattr(runner, "snapshot", look_then_let_go)
     lines = ask.lines(run_id)
     states = [line["run"]["state"] for line in lines if line["kind"] == "run"]
     assert states[0] == "running"

@@ -15,6 +15,7 @@ import pytest
 
 from scripts.screenshots import serving
 from tests.api.running import asked
+from tests.gate import Gate
 from tests.tiny import tiny_pair
 
 pytestmark = [pytest.mark.app, pytest.mark.slow]
@@ -23,7 +24,16 @@ TOKEN = "a-token-that-nobody-guesses"
 
 
 @pytest.fixture(scope="module")
-def address(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def closed_gate(tmp_path_factory: pytest.TempPathFactory) -> Gate:
+    gate = Gate(tmp_path_factory.mktemp("gate") / "gate")
+    gate.close()
+    return gate
+
+
+@pytest.fixture(scope="module")
+def address(
+    dataset_root: Path, tmp_path_factory: pytest.TempPathFactory, closed_gate: Gate
+) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("served")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NLA_RUNS", str(folder / "runs"))
@@ -31,7 +41,7 @@ def address(dataset_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         patch.setenv("NLA_RUN_TOKEN", TOKEN)
         patch.setenv("NLA_RUN_WORKER", "devices=cpu,dtype=float32,batch_size=4")
         patch.setenv("HF_HUB_OFFLINE", "1")
-        with serving(dataset_root) as url:
+        with serving(dataset_root, **closed_gate.environment) as url:
             yield url + "/api/v1"
 
 
@@ -45,7 +55,7 @@ def send(method: str, url: str, body: Any = None, **headers: str) -> Any:
     return urllib.request.urlopen(request, timeout=120)
 
 
-def test_a_run_is_asked_for_watched_and_taken_away(address: str) -> None:
+def test_a_run_is_asked_for_watched_and_taken_away(address: str, closed_gate: Gate) -> None:
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     body = asked("rain falls on the old stone bridge", positions="all", pair="pair")
     with pytest.raises(urllib.error.HTTPError) as refusal:
@@ -64,7 +74,9 @@ def test_a_run_is_asked_for_watched_and_taken_away(address: str) -> None:
     with send("GET", f"{run}/events?format=jsonl") as lost:
         assert json.loads(lost.readline())["kind"] == "run"
     with send("GET", f"{run}/events?format=jsonl", Accept_Encoding="identity") as stream:
-        lines = [json.loads(line) for line in stream]
+        lines = [json.loads(stream.readline())]
+        closed_gate.open()
+        lines += [json.loads(line) for line in stream]
     states = [line["run"]["state"] for line in lines if line["kind"] == "run"]
     assert states[0] in ("queued", "running")
     assert states[-1] == "done"

@@ -19,6 +19,7 @@ from nla_core.runs.runner import JobRunner
 from nla_core.runs.store import RunState
 from nla_core.ui import run_live
 from tests.app.test_explore import component, html
+from tests.gate import Gate
 from tests.tiny import tiny_pair
 
 RUN = "pages/run.py"
@@ -199,19 +200,22 @@ def test_a_visitor_without_the_token_may_look_and_not_run(
 
 
 def test_the_queue_is_taken_up_when_the_server_starts(
-    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch, open_app: Open
+    jobs: JobRunner, monkeypatch: pytest.MonkeyPatch, open_app: Open, gate: Gate
 ) -> None:
+    from nla_core.explain import Explainer
+
+    monkeypatch.setattr(Explainer, "explain_each", gate.in_front_of(Explainer.explain_each))
+    gate.close()
     run_id = run_id_of(ask(open_app, "one two three four five six seven"))
     jobs.stop()
+    assert jobs.snapshot(run_id).version is None
+    gate.open()
     monkeypatch.setattr(opened, "_RUNNERS", Kept(1))
     monkeypatch.setattr(opened, "_MODELS", Kept(1))
     opened.resume_runs().join()
     again = opened.runner()
     try:
-        deadline = time.monotonic() + SOON
-        while again.snapshot(run_id).version is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert again.snapshot(run_id).version is not None
+        assert again.wait(run_id, SOON).version is not None
     finally:
         again.stop()
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from scripts.screenshots import serving
+from tests.gate import Gate
 from tests.tiny import tiny_pair
 
 SOON = 90_000
@@ -34,13 +35,13 @@ def prompts(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def served(
-    window: Any, dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    window: Any, dataset_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: Gate
 ) -> Callable[[], Any]:
     """A server over the tiny pair with a folder of runs that outlives it, as a context."""
     monkeypatch.setenv("NLA_PAIRS", str(tiny_pair(tmp_path / "models")))
     monkeypatch.setenv("NLA_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("NLA_RUN_WORKER", "devices=cpu,dtype=float32,batch_size=4,transcribe=1")
-    return lambda: serving(dataset_root)
+    return lambda: serving(dataset_root, **gate.environment)
 
 
 def n_done(page: Any) -> int:
@@ -49,8 +50,9 @@ def n_done(page: Any) -> int:
 
 
 def test_twenty_prompts_survive_a_cancel_and_a_restart(
-    served: Callable[[], Any], visit: Callable[..., Any], prompts: Path
+    served: Callable[[], Any], visit: Callable[..., Any], prompts: Path, gate: Gate
 ) -> None:
+    gate.close(batches=1)
     with served() as address:
         page = visit("/run", address=address)
         page.get_by_text("Many, from a file").click()
@@ -80,6 +82,7 @@ def test_twenty_prompts_survive_a_cancel_and_a_restart(
         link = page.url.removeprefix(address)
         page.close()  # the browser is gone before the server is
 
+    gate.open()
     with served() as address:  # nobody presses anything: the queue goes on by itself
         page = visit(link, address=address)
         page.get_by_text("Finished ·", exact=False).first.wait_for(timeout=SOON)
@@ -102,8 +105,9 @@ def test_twenty_prompts_survive_a_cancel_and_a_restart(
 
 
 def test_a_tab_with_an_ended_run_notices_that_another_takes_it_up(
-    served: Callable[[], Any], visit: Callable[..., Any], tmp_path: Path
+    served: Callable[[], Any], visit: Callable[..., Any], gate: Gate
 ) -> None:
+    gate.close(batches=1)
     words = " ".join(["the old stone bridge over a slow brown river in the rain"] * 6)
     with served() as address:
         page = visit("/run", address=address)
@@ -122,6 +126,8 @@ def test_a_tab_with_an_ended_run_notices_that_another_takes_it_up(
         other.get_by_role("button", name="Go on with what is missing").click()
         page.get_by_role("button", name="Cancel", exact=True).wait_for(timeout=SOON)  # untouched
         page.get_by_text("At work ·", exact=False).first.wait_for()
+        gate.open()
+        page.get_by_text("Finished ·", exact=False).first.wait_for(timeout=SOON)
         page.close()
         other.close()
 
