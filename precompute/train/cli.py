@@ -16,7 +16,7 @@ from nla_core.errors import EXIT_OK, NLAError
 from nla_core.nla.checkpoints import DEFAULT_TARGET
 from precompute.output import say, write_result
 from precompute.train import cli_rl
-from precompute.train.teachers import STRUCTURED, confirm_on_terminal, from_arguments, make_writer
+from precompute.train.teachers import STRUCTURED, confirm_on_terminal, from_arguments
 from precompute.train.teachers import add_arguments as add_teacher
 
 HELP = (
@@ -241,6 +241,7 @@ def _data(args: argparse.Namespace) -> dict[str, int]:
 
 def _annotate(args: argparse.Namespace) -> dict[str, int]:
     from precompute.train import annotate
+    from precompute.train.choose_teacher import make_writer
     from precompute.train.labels import Idf
     from precompute.train.sources import Reading
 

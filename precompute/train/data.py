@@ -22,6 +22,7 @@ from nla_core.nla.target import Target
 from nla_core.store.files import explained, sha256_json
 from precompute.output import say
 from precompute.train import notes, record
+from precompute.train.choose_teacher import make_teacher
 from precompute.train.corpus import SPLITS, Document, Window, split_of, windows
 from precompute.train.examples import build_examples, labelable
 from precompute.train.labels import Idf
@@ -32,7 +33,6 @@ from precompute.train.teachers import (
     StructuredTeacher,
     Teacher,
     TeacherSettings,
-    make_teacher,
 )
 
 CHUNK_WINDOWS = 64

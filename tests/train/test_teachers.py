@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nla_core.errors import NLAError
+from precompute.train.choose_teacher import make_teacher
 from precompute.train.labels import structured_label
 from precompute.train.local_teacher import LocalTeacher
 from precompute.train.questions import SNIPPET_CHARACTERS, SNIPPETS, cleaned, question
@@ -19,7 +20,6 @@ from precompute.train.teachers import (
     Teacher,
     TeacherSettings,
     labels_from,
-    make_teacher,
 )
 from tests.train.conftest import KEY
 from tests.train.fake_chat import Service
