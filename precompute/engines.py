@@ -161,7 +161,7 @@ class RayEngine:
 
 
 class ShardActor:
-    """One worker's process. Mistakes come back as values: not every exception can be pickled."""
+    """One worker's process. Errors are returned as values: not every exception can be pickled."""
 
     def __init__(self, make_worker: Callable[[], Worker]) -> None:
         self.make_worker = make_worker
@@ -314,7 +314,7 @@ class _Pool:
 
 
 def _result(actor: _Actor, answer: Any, queue: deque[_Task]) -> tuple[Shard, Receipt] | None:
-    """What an answer means: a shard that is done, a prompt that is none of the killers, or an end.
+    """Read an answer: a finished shard, or None after a prompt that survived alone.
 
     Raises NLAError where a worker says that the run cannot go on.
     """
@@ -334,7 +334,7 @@ def _result(actor: _Actor, answer: Any, queue: deque[_Task]) -> tuple[Shard, Rec
 
 
 def _suspect(task: _Task) -> None:
-    """Too many workers died: try prompts alone, or give up the one that was alone."""
+    """After too many deaths, try prompts alone, or give up the one that was alone."""
     task.deaths = 0
     if task.trial is None:
         task.trial = deque(range(len(task.shard.prompts)))

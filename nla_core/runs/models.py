@@ -276,7 +276,7 @@ class DeviceModels:
         return True
 
     def lost(self, error: WorkerLost) -> None:
-        """Models of this process are never away."""
+        """Do nothing: models of this process are always there."""
 
     def pace(self, explainer: Explainer) -> float:
         """Tokens a second, measured now; see `nla_core.runs.pace`."""
@@ -312,7 +312,7 @@ class DeviceModels:
                 self._changed.notify_all()
 
     def unload_idle(self) -> list[PairKey]:
-        """Let go what was not used for the idle time; what that was."""
+        """Unload what was not used for the idle time; return what that was."""
         limit = time.monotonic() - self._idle_s
         with self._changed:
             idle = [k for k, held in self._loaded.items() if not held.users and held.used < limit]
@@ -455,7 +455,7 @@ class ModelCache:
             return self._device(device)
 
     def renewed(self, device: str) -> DeviceModels:
-        """An empty one in its place; whoever uses models of the old one keeps those."""
+        """Replace the models of a device by an empty set; current users keep theirs."""
         with self._lock:
             old = self._devices.pop(device, None)
             new = self._device(device)
@@ -513,7 +513,7 @@ class ModelCache:
         return self._devices[device]
 
     def _here(self) -> list[DeviceModels]:
-        """Those of this machine, in the order of the settings."""
+        """The devices of this machine, in the order of the settings."""
         names = [name for name in self.settings.device_names if not is_address(name)]
         with self._lock:
             return [self._device(name) for name in names or ["auto"]]
@@ -536,7 +536,7 @@ class ModelCache:
             self._keeper.start()
 
     def _keep(self) -> None:
-        """Let idle models go, until there are none."""
+        """Unload idle models until none is left."""
         pause = threading.Event()
         while True:
             pause.wait(min(LONGEST_LOOK, self.settings.idle_unload_s))

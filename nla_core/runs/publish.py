@@ -123,7 +123,7 @@ def judge_claims(folder: RunFolder, version: str, embedder: Embedder) -> None:
 
 
 class Publisher(threading.Thread):
-    """Publishes what the queue says has ended, one run after another."""
+    """Publish runs that ended, one after another."""
 
     def __init__(self, queue: Queue, embedder: Embedder, history: History) -> None:
         super().__init__(name="runs-publisher", daemon=True)

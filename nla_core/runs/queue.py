@@ -87,7 +87,7 @@ class Rotation:
     def next(
         self, runs: Sequence[Run], capacity: Capacity, loaded: PairKey | None = None
     ) -> Work | None:
-        """Work of the visitor whose turn it is, filled up with that of others.
+        """Return work of the visitor whose turn it is, filled up with that of others.
 
         ``runs`` are those with work, oldest first. ``loaded`` is the pair to stay with, where one
         of its runs has work.
@@ -258,7 +258,7 @@ class Queue:
     # ---- results in ------------------------------------------------------------------------------
 
     def wants(self, lease: Lease, run: Run) -> bool:
-        """A sign of life, and whether to go on with this run."""
+        """Renew the lease; return whether to go on with this run."""
         lease.beat = time.monotonic()
         return lease.holds and run.is_open
 
@@ -304,7 +304,7 @@ class Queue:
                 self.changed.notify_all()
 
     def explained(self, lease: Lease, made: Iterable[tuple[Run, Unit, Reading]]) -> None:
-        """Readings with their scores, a group at a time."""
+        """Add readings with their scores, a group at a time."""
         by_run: dict[str, list[tuple[Unit, Reading]]] = {}
         for run, unit, reading in made:
             by_run.setdefault(run.run_id, []).append((unit, reading))
@@ -323,17 +323,17 @@ class Queue:
                 self._fail_units(run, [unit], reason_of(error))
 
     def still_leased(self, lease: Lease) -> list[tuple[Run, Unit]]:
-        """The readings of a lease that have not come in."""
+        """The readings of a lease that have no result yet."""
         with self.changed:
             if not lease.holds or not isinstance(lease.work, Explain):
                 return []
             return [(run, unit) for run, unit in lease.work.items if unit in run.leased]
 
     def finish(self, lease: Lease, *, blame: bool = False) -> None:
-        """The worker is through: what did not come in is to be done again.
+        """End a lease; work without a result is queued again.
 
-        With ``blame`` it broke off over it: then suspects go into ever smaller batches, and one
-        that was alone ``MAX_STRIKES`` times is given up.
+        With ``blame`` the worker failed on it: suspects then go into ever smaller batches, and a
+        suspect that failed alone ``MAX_STRIKES`` times is given up.
         """
         with self.changed:
             if not lease.holds:
@@ -372,7 +372,7 @@ class Queue:
         return found
 
     def published(self, run: Run, version: str, n_readings: int) -> None:
-        """A version with this many readings is there."""
+        """Record that a version with this many readings was published."""
         with self.changed:
             run.version, run.n_published, run.error = version, n_readings, None
             if run.run_id in self.publishable:
@@ -385,7 +385,7 @@ class Queue:
             self.changed.notify_all()
 
     def fail_runs(self, key: PairKey, error: NLAError) -> None:
-        """All open runs of a pair end here, with a reason; what is finished is kept."""
+        """Fail all open runs of a pair with a reason; finished readings are kept."""
         with self.changed:
             for run in self.open_runs():
                 if pair_key(run) == key:
@@ -395,7 +395,7 @@ class Queue:
     # ---- states ----------------------------------------------------------------------------------
 
     def update(self, run: Run) -> None:
-        """To be called where something about a run was changed from outside."""
+        """Derive the next state of a run; call it after a change from outside."""
         with self.changed:
             self._update(run)
             self.changed.notify_all()
@@ -412,7 +412,7 @@ class Queue:
             run.add_failure(unit, why)
 
     def _strike(self, run: Run, token: Unit | int, together: int) -> bool:
-        """One more suspicion; whether that was one too many."""
+        """Count a failed attempt; return whether the suspect is given up."""
         if isinstance(token, Unit):
             run.together[token] = max(1, min(run.together.get(token, together), together) // 2)
         else:
@@ -431,7 +431,7 @@ class Queue:
         return True
 
     def _update(self, run: Run) -> None:
-        """What follows from what is done: publish, give up, or nothing yet."""
+        """Derive the next state from what is done: publish, fail, or go on."""
         if run.is_open and run.is_complete:
             if run.readings:
                 run.state = RunState.PUBLISHING
@@ -454,7 +454,7 @@ class Queue:
         self._update(run)
 
     def _evict(self) -> None:
-        """Runs that ended long ago are read from the disk when somebody asks for them."""
+        """Drop runs that ended long ago from memory; the disk still has them."""
         ended = [
             r for r in self.runs.values() if not r.is_open and r.run_id not in self.publishable
         ]
@@ -464,7 +464,7 @@ class Queue:
                 del self.runs[run.run_id]
 
     def _record(self, run: Run) -> None:
-        """A record that cannot be written is not worth a run: the journal is what counts."""
+        """Write the record; log a failure, since the journal is what a run goes on from."""
         try:
             self.folder(run.run_id).write_record(run)
         except NLAError as error:
@@ -472,9 +472,9 @@ class Queue:
 
 
 class _Results:
-    """Results of one run under the lock: gives those tokens that the lease still holds.
+    """Take in results of one run under the lock; yields the tokens that the lease still holds.
 
-    A disk that refuses ends the run, and not the worker.
+    A disk error fails the run, not the worker.
     """
 
     def __init__(self, queue: Queue, lease: Lease, run: Run, tokens: Iterable[Unit | int]) -> None:

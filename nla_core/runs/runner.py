@@ -199,8 +199,9 @@ class JobRunner:
             return Delta(found, len(run.events), again)
 
     def revision(self, run_id: str) -> tuple[object, ...]:
-        """Something that is another one as soon as anything about the run is; costs next to
-        nothing. Raises NLAError for a run that is not there."""
+        """A value that changes whenever the run does, and is cheap to compare.
+
+        Raises NLAError for an unknown run."""
         with self._queue.changed:
             run = self._known(run_id)
             named = run.request.name, run.request.note
@@ -223,7 +224,7 @@ class JobRunner:
         return {worker.models.device: worker.models.state(key) for worker in workers}
 
     def wait(self, run_id: str, timeout_s: float) -> Snapshot:
-        """Until the run is published or has ended otherwise, or ``timeout_s`` is over."""
+        """Wait until the run is published or has ended otherwise, or ``timeout_s`` is over."""
         end = time.monotonic() + timeout_s
         with self._queue.changed:
             while True:
@@ -236,7 +237,7 @@ class JobRunner:
     # ---- changing --------------------------------------------------------------------------------
 
     def cancel(self, run_id: str, visitor: str | None = None) -> None:
-        """What is finished is kept and published. Where others wait for it too, it goes on."""
+        """Stop a run; what is finished is published. It goes on while other visitors want it."""
         with self._queue.changed:
             run = self._known(run_id)
             if not run.is_open:
@@ -249,7 +250,7 @@ class JobRunner:
             self._queue.update(run)
 
     def retry(self, run_id: str, visitor: str) -> int:
-        """Do again what failed, and what a cancelled run had left; how much that is.
+        """Queue again what failed and what a cancelled run had left; return how much that is.
 
         Raises NLAError where the queue is full.
         """
@@ -321,7 +322,7 @@ class JobRunner:
         return run
 
     def _take_up(self, run: Run, visitor: str) -> bool:
-        """Whether anything new is done for a request that has a run."""
+        """Add a visitor to the run of a request; return whether the run starts again."""
         if run.is_open:
             if visitor not in run.visitors:
                 check_queue(visitor, self._queue.open_runs()[:-1], None, self.limits)

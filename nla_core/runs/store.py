@@ -77,7 +77,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """``text`` is heard before its ``reading``, which has the scores; ``tokens`` before both.
+    """A ``text`` comes before its ``reading``, which has the scores; ``tokens`` come before both.
 
     ``explanation`` and ``finish`` belong to texts.
     """
@@ -94,7 +94,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A run at a moment. ``place`` is 0 at work and counts the runs before it else.
+    """A run at a moment. ``place`` is 0 while it is worked on, else the number of runs before it.
 
     ``total`` is known once all prompts are transcribed, and a bound before; ``rate`` is readings a
     second of late. ``n_events`` is where the next poll begins.
@@ -125,7 +125,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class Run:
-    """All that is known of one run. Not safe by itself: whoever holds it holds the queue's lock."""
+    """The state of one run. Not thread-safe: change it only under the lock of the queue."""
 
     run_id: str
     request: RunRequest
@@ -164,16 +164,16 @@ class Run:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do or under way."""
+        """Whether no work is left or under way."""
         return not (self.untranscribed or self.pending or self.leased)
 
     @property
     def owner(self) -> str:
-        """The visitor on whose turn it is worked on."""
+        """The visitor whose turns the run uses."""
         return self.visitors[0] if self.visitors else ""
 
     def add_transcript(self, index: int, said: Said, units: tuple[Unit, ...]) -> None:
-        """The prompt was read; what it has no readings or failures of is to be done."""
+        """Add a transcribed prompt; units without a reading or a failure become pending."""
         self.said[index] = said
         self.units[index] = units
         self.events.append(Event("tokens", index))
@@ -208,7 +208,7 @@ class Run:
         self.events.append(Event("failure", index, reason=reason))
 
     def forget(self, index: int) -> None:
-        """What was made of prompt ``index`` is of another answer; all of it is done again."""
+        """Drop all that was made of prompt ``index``, which now has another answer."""
         for unit in self.units.pop(index, ()):
             self.readings.pop(unit, None)
             self.failures.pop(unit, None)
@@ -227,9 +227,9 @@ class Run:
         return sorted(self.prompt_failures), sorted(units)
 
     def forgive(self) -> None:
-        """Everything that can be tried again is to be done again.
+        """Queue again everything that can be retried.
 
-        A prompt with a vector that could not be read is given to the target once more.
+        A prompt with a vector that could not be read is transcribed again.
         """
         prompts, units = self.forgivable()
         unreadable = {i: self.said[i].unreadable for i in {unit.prompt for unit in units}}
@@ -265,7 +265,7 @@ class Run:
         return (after - before) / (last - first)
 
     def total(self) -> int:
-        """How many readings there will be; a bound where prompts are not transcribed yet."""
+        """How many readings there will be; an upper bound until all prompts are transcribed."""
         asked = self.request
         known = sum(len(units) for units in self.units.values())
         open_prompts = {*self.untranscribed, *(i for i in self.leased if isinstance(i, int))}

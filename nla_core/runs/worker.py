@@ -45,7 +45,7 @@ SCORED_TOGETHER: Final = 8
 
 
 class Worker(threading.Thread):
-    """``retire`` asks it to end at the next step; what it holds then is done by another."""
+    """``retire`` asks the thread to end at its next step; another one does what it holds then."""
 
     def __init__(
         self, queue: Queue, models: Models, settings: WorkerSettings, history: History
@@ -77,7 +77,7 @@ class Worker(threading.Thread):
         return (now - lease.beat if lease is not None else 0.0), False
 
     def run(self) -> None:
-        """The thread. Only what is no Exception ends it before it is retired."""
+        """Take and do work until retired. An Exception never ends the thread."""
         _stand_back(self.settings.niceness)
         while not self.retired:
             if not self.models.reach():
@@ -112,7 +112,7 @@ class Worker(threading.Thread):
         return None if turn_is_over and self.queue.others_wait(self._pair) else self._pair
 
     def _do(self, lease: Lease) -> bool:
-        """Whether it went well; False lays suspicion on what did not come in."""
+        """Do the work; False if it failed, which makes what has no result yet a suspect."""
         run = lease.work.lead
         with ExitStack() as held:
             try:
@@ -138,7 +138,7 @@ class Worker(threading.Thread):
 
     @contextmanager
     def _models(self, key: PairKey, name: str) -> Iterator[RunExplainer]:
-        """The pair for as long as it is worked with; others may be using it, too."""
+        """The pair, for the time of a ``with``; others may use it at the same time."""
 
         def beat(_: str) -> None:
             self.loading_beat = time.monotonic()
@@ -164,7 +164,7 @@ class Worker(threading.Thread):
             yield explainer
 
     def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
-        """A first guess of the pace, right after loading."""
+        """Measure the first pace, right after loading."""
         try:
             pace = self.models.pace(explainer)
         except Exception:  # a run will meet it, too, and tell its visitor
@@ -237,7 +237,7 @@ class Worker(threading.Thread):
         return True
 
     def _batch(self, explainer: RunExplainer, lease: Lease, size: int) -> None:
-        """Up to ``size`` of the readings that have not come in."""
+        """Make up to ``size`` of the readings that have no result yet."""
         items = self.queue.still_leased(lease)[:size]
         if not items:
             return
@@ -302,7 +302,7 @@ def _explained(error: Exception, name: str) -> NLAError:
 
 
 def _stand_back(niceness: int) -> None:
-    """On Linux a thread has a niceness of its own, and those it starts inherit it."""
+    """Lower this thread's priority. On Linux, threads that it starts inherit it."""
     with contextlib.suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
@@ -339,10 +339,10 @@ class Watchdog(threading.Thread):
             try:
                 self.look()
             except Exception:
-                LOG.exception("The watchdog stumbled")
+                LOG.exception("The watchdog failed once")
 
     def look(self) -> None:
-        """Replace what is dead or silent."""
+        """Replace threads that are dead or silent."""
         for slot, worker in enumerate(self.workers):
             silent, loading = worker.silent_for()
             limit = self.settings.load_s if loading else self.settings.stall_s
