@@ -45,7 +45,7 @@ _CUT_NAME = re.compile(r"(?<=[.!?…。])\s+(?:N|Ne|Nex|Next|T|Te|Tex|Text)$")
 _FIELD_AFTER = re.compile(r"\.?(?<!/)\s+[^\W\d_]+(?: [^\W\d_]+)?:(?:\s|$)|\n|;\s")
 _NAMED_AFTER = re.compile(r"\.?\s*(About|Topics?|Text|Reading):[ \t]*")
 _MARKUP = re.compile(r"<\|?[^<>\s]+\|?>")
-_WRAPPED = re.compile(r"""^(["'`“])(.+)(["'`”])$""", re.DOTALL)
+_WRAPPED = re.compile(r"""^(["'`“])(.*[^"'`“”].*)(["'`”])$""", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """The pieces of the Audit page: concepts over a corpus, foresight, unspoken claims.
 
-Knows how counts are laid out beside their intervals and floors. Does not know how they are made.
-The decision a reader would question: a share never stands alone; the floor that noise alone gives
-stands in the same picture, because with eight looks a transcript even noise finds something.
+A share never stands alone: what chance alone would give stands beside it, because with eight looks
+a transcript even noise finds something. A concept that the pair was measured to miss has no share.
 """
 
 from __future__ import annotations
@@ -26,12 +25,18 @@ from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import PROJECT
 from nla_core.ui import charts, comparing, downloads, fields
+from nla_core.ui.about import report_of
 from nla_core.ui.cards import Card, Group, cards
+from nla_core.ui.claims import KIND_NAME
 from nla_core.ui.html import draw, hint
 from nla_core.views import AuditView, CompareView
 
 LEADERS: Final = 24
+COUNTS: Final = ("both", "explanations_only", "neither")
 SHARES: Final = ("explanations_share", "low", "high", "floor", "elsewhere", "text_share")
+USABLE_AREA: Final = 0.75
+"""Area under the curve from which on a pair's readings tell a concept apart; .5 is guessing."""
+UNUSABLE: Final = "not usable with this pair"
 PLANNED: Final = "rhyme and planning"
 
 
@@ -81,10 +86,21 @@ def table_of(scores: StoredScores, view: AuditView) -> pd.DataFrame:
     )
 
 
+def unusable(pair: Mapping[str, Any]) -> frozenset[str]:
+    """The concepts that this pair's readings were measured not to tell apart: those of the table
+    ``concept_auc`` of its report with a small area. Empty for a pair without such a table."""
+    table = (report_of(str(pair.get("pair_id", ""))) or {}).get("concept_auc")
+    if not isinstance(table, Mapping):
+        return frozenset()
+    areas = {name: area for name, area in table.items() if isinstance(area, int | float)}
+    return frozenset(name for name, area in areas.items() if area < USABLE_AREA)
+
+
 def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: AuditView) -> None:
     """Every concept in one picture and one table; choosing a row shows its matches."""
     rows = table[table["category"] == (view.category or "all")].reset_index(drop=True)
     names = {concept.id: concept.name for concept in scores.concepts}
+    missed = unusable(dataset.manifest.pair)
     where = view.category or "all categories"
     n = int(rows["n_transcripts"].max()) if len(rows) else 0
     draw(
@@ -99,7 +115,7 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
             [
                 (
                     names[r["concept"]],
-                    r["explanations_share"] or 0.0,
+                    None if r["concept"] in missed else r["explanations_share"] or 0.0,
                     r["low"],
                     r["high"],
                     r["floor"],
@@ -113,11 +129,26 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
         alt="Shares of transcripts whose explanations and visible text hold each concept",
     )
     hint(
-        "Relative, not calibrated. A share says something only where it clears the noise floor"
-        + (", and the share in the other categories." if view.category else ".")
+        "Relative, not calibrated. A share says something only where it clears what is expected by "
+        "chance" + (", and the share in the other categories." if view.category else ".")
+    )
+    if missed & set(rows["concept"]):
+        hint(
+            f"Concepts that are {UNUSABLE} were measured on labelled texts: its readings tell them "
+            "apart hardly better than guessing, so their shares are left out."
+        )
+    counted = ~rows["concept"].isin(missed)
+    rows = rows.assign(
+        **{
+            name: rows[name].where(counted)
+            for name in ("explanations_share", "low", "high", "floor", "elsewhere", *COUNTS)
+        }
     )
     shown = rows.assign(
-        name=rows["concept"].map(names),
+        name=[
+            names[concept] + ("" if known else " (not usable)")
+            for concept, known in zip(rows["concept"], counted, strict=True)
+        ],
         text_only=rows["text"] - rows["both"],
         **{name: rows[name].astype(float) * 100 for name in SHARES},
     )
@@ -128,7 +159,7 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
         on_select="rerun",
         selection_mode="single-row",
         column_order=[
-            "name", "explanations_share", "low", "high", "floor",
+            "name", "explanations_share", "floor", "low", "high",
             *(["elsewhere"] if view.category else []), "text_share",
             "both", "explanations_only", "text_only", "neither",
         ],
@@ -139,7 +170,7 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
             ),
             "low": _percent("from", "Lower end of the 95 % interval"),
             "high": _percent("to", "Upper end of the 95 % interval"),
-            "floor": _percent("Noise floor", "The share that noise alone would give"),
+            "floor": _percent("By chance", "The share that noise alone would give"),
             "elsewhere": _percent("Elsewhere", "The share in all other categories together"),
             "text_share": _percent("Text holds it", "Transcripts whose visible text holds it"),
             "both": _count("Both", "Transcripts in which explanations and text hold it"),
@@ -147,6 +178,7 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
             "text_only": _count("Text only", "Transcripts whose explanations do not"),
             "neither": _count("Neither", "Transcripts in which neither holds it"),
         },
+        placeholder="–",
     )  # fmt: skip
     chosen = state["selection"]["rows"]
     if chosen and chosen[0] < len(shown):
@@ -159,7 +191,12 @@ def concepts(dataset: Dataset, scores: StoredScores, table: pd.DataFrame, view: 
         how_good(scores.concepts)
         with st.popover("Download", icon=":material/download:", key="download_popover"):
             hint("Every concept and category, with intervals and floors.")
-            downloads.buttons(dataset, "audit", lambda: table, formats=("csv", "jsonl", "parquet"))
+            downloads.buttons(
+                dataset,
+                "audit",
+                lambda: table.assign(usable=~table["concept"].isin(missed)),
+                formats=("csv", "jsonl", "parquet"),
+            )
 
 
 def how_good(concepts: tuple[Concept, ...]) -> None:
@@ -317,7 +354,7 @@ def _leader(row: Mapping[Any, Any], view: AuditView) -> Card:
         .at(int(row["position"]), int(row["sample"]))
         .query,
         title=str(row["text"]),
-        facts=f"{row['kind']} · {_of(row['n_readings'], 'reading')} of "
+        facts=f"{KIND_NAME.get(row['kind'], row['kind'])} · {_of(row['n_readings'], 'reading')} of "
         f"{_of(row['n_transcripts'], 'transcript')}"
         + (f" · {int(row['n_recurring']):,} repeated nearby" if row["n_recurring"] else ""),
     )

@@ -91,7 +91,11 @@ function drawItem(item, data) {
     link.append(title);
   }
   if (item.spark) link.append(spark(item.spark, item.sparkLabel));
-  if (item.text) link.append(lit(item.text, item.spans ?? []));
+  if (item.text) {
+    const detail = item.quiet ?? item.text.length;
+    link.append(lit(item.text, item.spans ?? [], 0, detail, "said"));
+    if (item.quiet) link.append(lit(item.text, item.spans ?? [], detail, item.text.length, "rest"));
+  }
   const facts = el("span", "facts");
   if (typeof item.fve === "number") {
     const meter = el("span", "meter");
@@ -104,15 +108,18 @@ function drawItem(item, data) {
   return link;
 }
 
-function lit(text, spans) {
-  const node = el("span", "said");
-  let at = 0;
-  for (const [start, end] of spans) {
+// The stretch from `low` to `high`, with the spans lit that lie in it.
+function lit(text, spans, low, high, className) {
+  const node = el("span", className);
+  let at = low;
+  for (const span of spans) {
+    const start = Math.max(span[0], low);
+    const end = Math.min(span[1], high);
     if (start < at || end <= start) continue;
     node.append(text.slice(at, start), el("mark", "", text.slice(start, end)));
     at = end;
   }
-  node.append(text.slice(at));
+  node.append(text.slice(at, high).trimEnd());
   return node;
 }
 

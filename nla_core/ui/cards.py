@@ -25,7 +25,8 @@ _component = st.components.v2.component(
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``query`` is a link of refs.py; ``spans`` are the lit characters of ``text``; ``spark`` are
+    """``query`` is a link of refs.py; ``spans`` are the lit characters of ``text``, which is drawn
+    quietly from ``quiet`` on; ``spark`` are
     values from 0 to 1, None where there is nothing; ``why`` is a sentence of ours."""
 
     id: str
@@ -34,6 +35,7 @@ class Card:
     token: str | None = None
     text: str = ""
     spans: Sequence[tuple[int, int]] = ()
+    quiet: int | None = None
     facts: str = ""
     fve: float | None = None
     spark: Sequence[float | None] | None = None

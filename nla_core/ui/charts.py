@@ -247,24 +247,27 @@ def divergence(lines: Mapping[str, Mapping[int, float]], *, locked: int | None) 
 
 
 def shares(
-    rows: Sequence[tuple[str, float, float, float, float | None, float | None]],
+    rows: Sequence[tuple[str, float | None, float, float, float | None, float | None]],
 ) -> Figure:
-    """One line a concept: the share in explanations with its interval, the floor that noise alone
-    gives, and the share in the visible text. ``rows`` are (name, share, low, high, floor, text)."""
+    """One line a concept: the share in explanations with its interval, what chance alone gives,
+    and the share in the visible text. ``rows`` are (name, share, low, high, chance, text); without
+    a share the line says that the concept is not usable with the pair."""
     at = list(range(len(rows)))
+    shown = [row for row in rows if row[1] is not None]
+    at_shown = [i for i, row in enumerate(rows) if row[1] is not None]
     return {
         "data": [
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": "explanations hold it (95 % interval)",
-                "x": [row[1] for row in rows],
-                "y": at,
+                "x": [row[1] for row in shown],
+                "y": at_shown,
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": [row[3] - row[1] for row in rows],
-                    "arrayminus": [row[1] - row[2] for row in rows],
+                    "array": [row[3] - (row[1] or 0.0) for row in shown],
+                    "arrayminus": [(row[1] or 0.0) - row[2] for row in shown],
                     "thickness": 1.4,
                     "width": 3,
                     "color": _LINE,
@@ -284,26 +287,30 @@ def shares(
             {
                 "type": "scatter",
                 "mode": "markers",
-                "name": "floor: noise alone",
-                "x": [row[4] for row in rows],
-                "y": at,
+                "name": "expected by chance",
+                "x": [row[4] for row in shown],
+                "y": at_shown,
                 "marker": {
                     "color": _BAR,
                     "size": 15,
                     "symbol": "line-ns-open",
                     "line": {"width": 2},
                 },
-                "hovertemplate": "floor %{x:.0%}<extra></extra>",
+                "hovertemplate": "by chance %{x:.0%}<extra></extra>",
             },
         ],
         "layout": {
-            "height": 30 * len(rows) + 80,
+            "height": 38 * len(rows) + 80,
             "margin": {"l": 4, "r": 20, "t": 4, "b": 26},
             "xaxis": {"range": [-0.02, 1.02], "tickformat": ".0%", "fixedrange": True},
             "yaxis": {
                 "autorange": "reversed",
                 "tickvals": at,
-                "ticktext": [plain_words(row[0]) for row in rows],
+                "ticktext": [
+                    f"{plain_words(row[0])}<br><span style='font-size:.85em'>"
+                    f"{_beside_chance(row[1], row[4])}</span>"
+                    for row in rows
+                ],
                 "automargin": True,
                 "fixedrange": True,
                 "zeroline": False,
@@ -313,6 +320,12 @@ def shares(
             "legend": _ABOVE,
         },
     }
+
+
+def _beside_chance(share: float | None, chance: float | None) -> str:
+    if share is None:
+        return "not usable with this pair"
+    return f"{share:.0%}" + ("" if chance is None else f", by chance {chance:.0%}")
 
 
 def counts(rows: Mapping[str, int], noun: str) -> Figure:

@@ -1,8 +1,7 @@
 """An explanation with its claims lit by standing; evidence and claim light each other.
 
-Knows what the browser draws of a claim and the words for each standing. Does not know how a claim
-is judged. The decision a reader would question: recurrence stands beside every claim, because
-unspoken *and* recurring is what deserves attention, and unspoken once is most likely an invention.
+Recurrence stands beside every claim, because unspoken *and* recurring is what deserves attention,
+and unspoken once is most likely an invention.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
+from nla_core.compare.claims import Kind
 from nla_core.compare.recurrence import RECURRING
 from nla_core.compare.standing import STANDING_TEXT, Standing
 from nla_core.schema import Finish
@@ -31,6 +31,9 @@ _component = st.components.v2.component(
     css=(_HERE / "claims.css").read_text(encoding="utf-8"),
     js=(_HERE / "claims.js").read_text(encoding="utf-8"),
 )
+
+KIND_NAME: Final = {Kind.WHAT: "what the text is", Kind.NOW: "what is being done"}
+"""Kinds of claims whose own name says too little."""
 
 LONGEST_EVIDENCE: Final = 80
 MARKS: Final = '"“”'
@@ -93,7 +96,7 @@ def _claim(transcript: TranscriptView, row: dict[Any, Any]) -> dict[str, Any]:
         text = " ".join(transcript.visible[start:end].split())
         evidence = text if len(text) <= LONGEST_EVIDENCE else text[: LONGEST_EVIDENCE - 1] + "…"
     return {
-        "kind": str(row["kind"]),
+        "kind": KIND_NAME.get(row["kind"], str(row["kind"])),
         "standing": css_name(str(row["standing"])),
         "text": str(row["text"]).strip(MARKS) or str(row["text"]),
         "start": int(row["start"]),

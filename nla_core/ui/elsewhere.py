@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import streamlit as st
 
+from nla_core.compare.grammar import split
 from nla_core.refs import ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.ui import meaning, shell
@@ -50,6 +51,7 @@ def alike(
                             .query,
                             facts=f"{hit.title} · FVE {signed(hit.fve or 0.0)}",
                             text=hit.text,
+                            quiet=split(hit.text).quiet_from,
                         )
                         for hit in hits
                     ]
@@ -99,4 +101,5 @@ def _other(
         facts=f"{pair.get('pair_id', name)}, layer {pair.get('layer', '?')} · "
         f"FVE {signed(float(row['fve']))}",
         text=str(row["explanation"]),
+        quiet=split(str(row["explanation"])).quiet_from,
     )

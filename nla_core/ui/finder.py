@@ -18,6 +18,7 @@ from nla_core.refs import Parsed
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import Dataset
 from nla_core.ui import facets, fields, meaning, shell
+from nla_core.ui.explanation import note_first
 from nla_core.ui.html import draw
 from nla_core.ui.token_strip import FLAG_NAME
 from nla_core.views import SearchIn, SearchMode, SearchView
@@ -164,7 +165,9 @@ def reference(dataset: Dataset, view: SearchView) -> None:
 
 def _reference(label: str, text: str, key: str, drop: Callable[[SearchView], SearchView]) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"{key}_row"):
-        draw('<p class="nla-reference"><b>{label}</b> {text}</p>', label=label, text=text)
+        draw(
+            '<p class="nla-reference"><b>{label}</b> {text}</p>', label=label, text=note_first(text)
+        )
         st.button(
             f"Let go of “{label.lower()}”",
             key=key,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
+from nla_core.compare.grammar import split
 from nla_core.refs import ViewState
 from nla_core.schema import Flag
 from nla_core.store.dataset import Dataset
@@ -118,6 +119,7 @@ def _card(hit: Hit, view: SearchView) -> Card:
         id=hit.reading_id or f"{hit.transcript_id}/{hit.position}",
         query=opened.at(hit.position, hit.sample or 0).query,
         text=hit.text,
+        quiet=split(hit.text).quiet_from if hit.reading_id else None,
         spans=hit.spans,
         fve=hit.fve,
         facts=" · ".join(facts),

@@ -16,10 +16,12 @@ import streamlit as st
 
 from nla_core import watchlist
 from nla_core.compare.concepts import Concept
+from nla_core.compare.grammar import split
 from nla_core.intervals import wilson
 from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, comparing, downloads
+from nla_core.ui.auditing import UNUSABLE, unusable
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import signed
@@ -69,6 +71,8 @@ def matches(dataset: Dataset, scores: StoredScores, view: AuditView) -> None:
                     formats=("csv", "jsonl", "parquet"),
                     key="matches",
                 )
+    if concept.id in unusable(dataset.manifest.pair):
+        hint(f"This concept is {UNUSABLE}: look at the matches one by one and count none of them.")
     if rows.empty:
         draw('<p class="nla-empty">No reading that counts here holds it.</p>')
         return
@@ -175,6 +179,7 @@ def _card(row: Mapping[Any, Any], judged: Mapping[str, str], view: AuditView) ->
         title=str(row["title"]),
         token=charts.visible(str(row["token"])),
         text=str(row["explanation"]),
+        quiet=split(str(row["explanation"])).quiet_from,
         fve=float(row["fve"]),
         facts=" · ".join([*facts, *([f"{verdict} by you"] if verdict else [])]),
         actions=[("open", "Take the verdict back")]

@@ -19,6 +19,7 @@ from nla_core.refs import ViewState
 from nla_core.run_view import RunView
 from nla_core.runs.store import OPEN_STATES, Failure, LivePrompt, RunState, Snapshot, folded
 from nla_core.ui import measures, notices, panels, shell, token_panel, transcripts
+from nla_core.ui.explanation import note_first
 from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.run_settings import duration, in_words
 from nla_core.ui.token_strip import Drawing, Late, token_strip
@@ -217,7 +218,7 @@ def _on_its_way(
     )
     at = (position, 0)
     if at in live.texts:
-        draw('<div class="nla-said"><p>{text}</p></div>', text=live.texts[at])
+        draw('<div class="nla-said"><p>{text}</p></div>', text=note_first(live.texts[at]))
         hint("Its score follows as soon as the reconstructor has read it.")
     elif at in live.failures:
         draw('<p class="nla-empty">No reading: {why}</p>', why=live.failures[at])

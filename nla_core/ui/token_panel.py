@@ -16,7 +16,7 @@ import streamlit as st
 from nla_core.readings import UNREADABLE
 from nla_core.schema import FLAG_TEXT, Flag, Role, Section
 from nla_core.ui import charts
-from nla_core.ui.explanation import explanation
+from nla_core.ui.explanation import explanation, note_first
 from nla_core.ui.html import Piece, draw, fill, join
 from nla_core.ui.later import chart, ordinal, signed
 from nla_core.ui.token_strip import FLAG_NAME
@@ -172,7 +172,7 @@ def _samples(view: TranscriptView, reading: ReadingFacts) -> None:
                         kind="chosen" if other.sample == reading.sample else "",
                         number=other.sample + 1,
                         fve=signed(other.fve),
-                        text=other.explanation or "(nothing)",
+                        text=note_first(other.explanation or "(nothing)"),
                     )
                     for other in every
                 ]

@@ -121,13 +121,14 @@ class Strip {
     if (nodes.length) this.rove(Math.max(this.chips.findIndex((chip) => !chip.markup), 0));
   }
 
-  // Readings that arrive after the strip was drawn: [position, fve or null, text, flags, failure].
+  // Readings that arrive after the strip was drawn: [position, fve or null, text, flags, failure,
+  // from where on the text is detail].
   merge(late) {
-    for (const [position, fve, explanation, flags, failure] of late) {
+    for (const [position, fve, explanation, flags, failure, quiet] of late) {
       const i = this.at.get(position);
       const chip = this.chips[i];
       if (!chip || (chip.fve === fve && chip.explanation === explanation && chip.failure === failure)) continue;
-      Object.assign(chip, { fve, explanation, flags, failure });
+      Object.assign(chip, { fve, explanation, flags, failure, quiet });
       this.nodes[i].setAttribute("aria-label", this.label(chip));
       this.nodes[i].classList.toggle("told", fve === null && explanation !== "");
       this.nodes[i].classList.toggle("failure", Boolean(failure));
@@ -413,7 +414,10 @@ class Strip {
     head.append(el("span", "fve", numbers.join(" · ")));
     const parts = [head];
     if (chip.fve !== null || chip.explanation) {
-      parts.push(el("div", "said", chip.explanation || "(empty)"));
+      const detail = chip.quiet ?? chip.explanation.length;
+      const note = chip.explanation.slice(0, detail).trimEnd();
+      parts.push(el("div", chip.quiet ? "said note" : "said", note || "(empty)"));
+      if (chip.quiet) parts.push(el("div", "rest", chip.explanation.slice(detail)));
       if (chip.fve === null) parts.push(el("div", "none", "Its score follows."));
     } else {
       parts.push(el("div", "none", chip.failure || this.drawing.unread));

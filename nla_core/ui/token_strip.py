@@ -18,6 +18,7 @@ from typing import Any
 
 import streamlit as st
 
+from nla_core.compare.grammar import split
 from nla_core.schema import Flag
 from nla_core.ui import palette
 from nla_core.ui.transcript_view import Chip, TranscriptView
@@ -160,7 +161,7 @@ def token_strip(
             "markup": markup,
             "reveal": reveal,
             "tell": not was_painted(),
-            "late": [list(item) for item in late],
+            "late": [[*item, split(item[2]).quiet_from] for item in late],
         },
     )
 
@@ -181,5 +182,6 @@ def _chip(view: TranscriptView, chip: Chip) -> dict[str, Any]:
         "positions": list(chip.positions),
         "fve": None if reading is None else round(reading.fve, 4),
         "explanation": "" if reading is None else reading.explanation,
+        "quiet": None if reading is None else split(reading.explanation).quiet_from,
         "flags": [] if reading is None else list(reading.flags),
     }

@@ -93,7 +93,7 @@ def test_a_prompt_is_read_and_shown_token_by_token(jobs: JobRunner, open_app: Op
     app = open_app(page=RUN, **RunView(run=run_id).params())
     assert not app.exception
     strip = component(app, "nla_token_strip")
-    late = {position: (fve, text) for position, fve, text, _, _ in strip["late"]}
+    late = {position: (fve, text) for position, fve, text, *_ in strip["late"]}
     assert len(late) == end.done
     assert all(fve is not None for fve, _ in late.values())
     position = max(late)

@@ -31,6 +31,7 @@ from tests.train.test_labels import _raw
         ("next: \\n / [end]\nreading: more", ["\\n", "[end]"]),
         ("Next: a / a / b.", ["a", "b"]),
         ("Next: one", ["one"]),
+        ("Next: ''' / 'a' / \"\".", ["'''", "a", "''"]),
         ("Next:", []),
         ("what comes next is unclear", []),
         ('At "x": "and next: nothing here". About: y.', []),

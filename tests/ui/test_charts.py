@@ -134,3 +134,14 @@ def test_numbers_in_words() -> None:
         "21st",
         "100th",
     ]
+
+
+def test_shares_stand_beside_chance_and_leave_out_what_the_pair_misses() -> None:
+    figure = charts.shares(
+        [("rhyme", 0.5, 0.4, 0.6, 0.1, 0.3), ("deceit", None, 0.1, 0.2, 0.1, 0.0)]
+    )
+    held, text, chance = figure["data"]
+    assert (held["x"], held["y"], chance["x"], text["x"]) == ([0.5], [0], [0.1], [0.3, 0.0])
+    first, second = figure["layout"]["yaxis"]["ticktext"]
+    assert "50%, by chance 10%" in first
+    assert "not usable with this pair" in second
