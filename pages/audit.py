@@ -11,13 +11,12 @@ import streamlit as st
 
 from nla_core import watchlist
 from nla_core.errors import NLAError
-from nla_core.refs import Parsed
+from nla_core.links import AuditView, Parsed
 from nla_core.store.dataset import Dataset
-from nla_core.ui import auditing, facets, meaning, notices, shell
+from nla_core.ui import auditing, controls, facets, meaning, notices, shell
 from nla_core.ui.html import draw, hint
 from nla_core.ui.matches import matches
 from nla_core.ui.watchlist_editor import editor
-from nla_core.views import AuditView
 
 shell.ensure()
 
@@ -26,7 +25,7 @@ def audit(dataset: Dataset, link: Parsed[AuditView]) -> None:
     view = link.view
     with st.sidebar:
         facets.mounted(dataset)
-        auditing.controls(dataset, view)
+        auditing.sidebar(dataset, view)
     notices.link_problems(link.problems)
     concepts, own = watchlist.watchlist()
     with st.container(horizontal=True, vertical_alignment="bottom", key="title_row"):
@@ -54,4 +53,4 @@ def audit(dataset: Dataset, link: Parsed[AuditView]) -> None:
     auditing.foreseen(dataset, view)
 
 
-audit(shell.dataset(), auditing.read_link())
+audit(shell.dataset(), controls.read(AuditView))

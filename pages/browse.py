@@ -7,13 +7,11 @@ Explore with the same filters in its address, so that Back leads to the same pla
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import streamlit as st
 
-from nla_core.refs import Parsed, ViewState
+from nla_core.links import Parsed, ViewState
 from nla_core.store.dataset import Dataset
-from nla_core.ui import browser, facets, notices, shell
+from nla_core.ui import browser, controls, facets, notices, shell
 
 shell.ensure()
 
@@ -43,7 +41,7 @@ def browse(dataset: Dataset, link: Parsed[ViewState]) -> None:
         **facets.filters(view),
     )
     if rows.empty and view.after is not None:
-        shell.go(lambda v: replace(v, after=None))
+        controls.change(ViewState, after=None)
         st.rerun()
     if view.layout == "table":
         browser.table(rows.head(browser.PAGE), view)
@@ -53,4 +51,4 @@ def browse(dataset: Dataset, link: Parsed[ViewState]) -> None:
     browser.by_category(counts, view)
 
 
-browse(shell.dataset(), shell.read_link())
+browse(shell.dataset(), controls.read(ViewState))

@@ -11,11 +11,12 @@ import pandas as pd
 import streamlit as st
 
 from nla_core.errors import NLAError
-from nla_core.refs import Parsed
+from nla_core.links import CompareView, Parsed
 from nla_core.store.claims import Claims
 from nla_core.store.dataset import Dataset
 from nla_core.ui import (
     comparing,
+    controls,
     facets,
     meaning,
     notices,
@@ -26,7 +27,6 @@ from nla_core.ui import (
 )
 from nla_core.ui.claims import claims, legend
 from nla_core.ui.transcript_view import TranscriptView
-from nla_core.views import CompareView
 
 shell.ensure()
 
@@ -38,7 +38,7 @@ def comparison(dataset: Dataset, judged: Claims, transcript_id: str) -> None:
     if page is None:
         return
     transcript, drawing = page
-    view = comparing.read_link().view
+    view = controls.read(CompareView).view
     asked = view.position if view.transcript else transcript.invitation()
     position = None if asked is None else transcript.nearest(asked)
     rows = judged.of_transcript(transcript_id)
@@ -68,7 +68,9 @@ def reading_side(
         transcript,
         transcript.tokens[position],
         markup=False,
-        on_step=lambda p, s: comparing.go(lambda v: v.opened(transcript.transcript_id).at(p, s)),
+        on_step=lambda p, s: controls.go(
+            CompareView, lambda v: v.opened(transcript.transcript_id).at(p, s)
+        ),
     )
     reading = transcript.reading(position, view.sample)
     if reading is None:
@@ -89,7 +91,7 @@ def compare(dataset: Dataset, link: Parsed[CompareView]) -> None:
     page = None if transcript_id is None else transcripts.load(dataset, transcript_id)
     with st.sidebar:
         facets.mounted(dataset)
-        comparing.controls(dataset, view, transcript_id if page else None)
+        comparing.sidebar(dataset, view, transcript_id if page else None)
     notices.link_problems(link.problems)
     if page is None or transcript_id is None:
         if view.transcript is not None:
@@ -109,4 +111,4 @@ def compare(dataset: Dataset, link: Parsed[CompareView]) -> None:
     comparison(dataset, judged, transcript_id)
 
 
-compare(shell.dataset(), comparing.read_link())
+compare(shell.dataset(), controls.read(CompareView))

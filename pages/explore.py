@@ -12,11 +12,11 @@ from dataclasses import replace
 import streamlit as st
 
 from nla_core.exports import Provenance
-from nla_core.refs import Parsed, ViewState
-from nla_core.run_view import RunView
+from nla_core.links import CompareView, Parsed, RunView, SteerView, ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import is_run
 from nla_core.ui import (
+    controls,
     downloads,
     elsewhere,
     notices,
@@ -31,7 +31,6 @@ from nla_core.ui.copy_link import copy_link
 from nla_core.ui.library import library
 from nla_core.ui.share import note, share
 from nla_core.ui.transcript_view import TranscriptView
-from nla_core.views import CompareView, SteerView
 
 shell.ensure()
 
@@ -44,17 +43,17 @@ def reading(dataset: Dataset, transcript_id: str) -> None:
     if page is None:
         return
     transcript, drawing = page
-    view = shell.read_link().view
+    view = controls.read(ViewState).view
     asked = view.position if view.transcript or view.range else transcript.invitation()
     position = None if asked is None else transcript.nearest(asked)
 
-    def go(change: shell.Change) -> None:
-        shell.go(lambda v: change(replace(v, transcript=transcript_id)))
+    def go(change: controls.Change[ViewState]) -> None:
+        controls.go(ViewState, lambda v: change(replace(v, transcript=transcript_id)))
 
     wide, narrow = st.columns([1.5, 1], gap="medium")
     with wide:
         notices.position_beyond(asked, position)
-        reader.controls(view, go)
+        reader.colours(view, go)
         reader.strip_and_line(dataset, transcript, drawing, view, position, go)
         reader.recurring(dataset, transcript, view, go)
     with narrow, st.container(key="panel"):
@@ -156,16 +155,16 @@ def explore(dataset: Dataset, link: Parsed[ViewState]) -> None:
                 label="Change this prompt",
                 icon=":material/edit:",
                 query_params=RunView(
-                    dataset=shell.read_link().view.dataset, transcript=transcript_id
+                    dataset=controls.read(ViewState).view.dataset, transcript=transcript_id
                 ).params(),
                 help="Puts the conversation into the editor of the Run page.",
             )
-        st.session_state["markup"] = view.markup
-        st.toggle(
+        controls.switch(
+            "markup",
+            view,
+            "markup",
             "Template tokens",
-            key="markup",
-            help="Show the tokens that the chat template adds around each message.",
-            on_change=lambda: shell.go(lambda v: replace(v, markup=st.session_state["markup"])),
+            "Show the tokens that the chat template adds around each message.",
         )
     reading(dataset, transcript_id)
 

@@ -8,17 +8,15 @@ one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import streamlit as st
 
 from nla_core.errors import NLAError
+from nla_core.links import RunView
 from nla_core.opened import runner
-from nla_core.run_view import RunView, parse_run, parse_run_query
 from nla_core.runs.request import RunPrompt, RunRequest
 from nla_core.runs.runner import JobRunner
 from nla_core.store.dataset import Dataset
-from nla_core.ui import composer, gate, notices, run_list, run_live, run_settings, shell
+from nla_core.ui import composer, controls, gate, notices, run_list, run_live, run_settings, shell
 from nla_core.ui.html import draw, hint
 
 shell.ensure()
@@ -30,11 +28,6 @@ INTRO = (
     "into words, and the reconstructor measures how much of it the words give back."
 )
 _PRESSED = "_nla_start_run"
-
-
-def go(change: Callable[[RunView], RunView]) -> None:
-    """Put a changed view into the address bar. For callbacks."""
-    st.query_params.from_dict(change(parse_run(st.query_params).view).params())
 
 
 def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
@@ -50,14 +43,14 @@ def watch(jobs: JobRunner, run_id: str, may_run: bool) -> None:
         snapshot = jobs.snapshot(run_id)
         if waits != run_live.awaited(snapshot):
             st.rerun()  # from now on it is looked at, or need not be
-        view = parse_run(st.query_params).view
+        view = controls.read(RunView).view
         run_live.heading(jobs.request(run_id), run_id)
         run_live.kept_problem()
         run_live.progress(jobs, snapshot, visitor)
         run_live.ways_on(jobs, snapshot, visitor)
         run_live.failures(jobs, snapshot, visitor)
-        run_live.prompts(snapshot, request, view, go)
-        run_live.readings(jobs, snapshot, request, view, go)
+        run_live.prompts(snapshot, request, view)
+        run_live.readings(jobs, snapshot, request, view)
 
     look()
     if not waits:
@@ -82,7 +75,7 @@ def back_to_editor(request: RunRequest, may_run: bool) -> None:
         if prompt.text is not None:
             st.session_state["run_mode"] = "text"
             st.session_state["plain_text"] = st.session_state["_nla_plain_text"] = prompt.text
-        elif not composer.holds_run(parse_run(st.query_params).view.run):
+        elif not composer.holds_run(controls.read(RunView).view.run):
             origin = f"the run “{request.name}”"
             composer.begin_with(composer.Draft.of(prompt.messages, origin))
         run_settings.begin_with(request)
@@ -125,10 +118,7 @@ def editor(jobs: JobRunner, view: RunView, may_run: bool) -> None:
         chosen = run_list.runs(jobs)
         if may_run:
             gate.account()
-        if chosen.query is not None:
-            st.switch_page(
-                shell.page("run"), query_params=parse_run_query(chosen.query).view.params()
-            )
+        controls.leave(RunView, chosen, "run")
 
 
 def ask(jobs: JobRunner, dataset: Dataset) -> None:
@@ -169,12 +159,12 @@ def start(jobs: JobRunner, asked: RunRequest) -> None:
         return
     if len(asked.prompts) == 1 and asked.prompts[0].text is None:
         composer.keep(composer.draft().was_run(made.run_id))
-    st.query_params.from_dict(RunView(run=made.run_id).params())
+    controls.show(RunView(run=made.run_id))
     st.rerun()
 
 
 def page() -> None:
-    link = parse_run(st.query_params)
+    link = controls.read(RunView)
     notices.link_problems(link.problems)
     may_run = gate.allowed()
     jobs = runner()

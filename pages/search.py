@@ -10,10 +10,9 @@ from __future__ import annotations
 import streamlit as st
 
 from nla_core.errors import NLAError
-from nla_core.refs import Parsed
+from nla_core.links import Parsed, SearchView
 from nla_core.store.dataset import Dataset
-from nla_core.ui import facets, finder, hits, notices, shell
-from nla_core.views import SearchView
+from nla_core.ui import controls, facets, finder, hits, notices, shell
 
 shell.ensure()
 
@@ -48,4 +47,4 @@ def search(dataset: Dataset, link: Parsed[SearchView]) -> None:
     hits.pages(found, view)
 
 
-search(shell.dataset(), finder.read_link())
+search(shell.dataset(), controls.read(SearchView))

@@ -10,9 +10,10 @@ from __future__ import annotations
 import streamlit as st
 
 from nla_core.errors import NLAError
-from nla_core.refs import Parsed
+from nla_core.links import Parsed, SteerView
 from nla_core.store.dataset import Dataset
 from nla_core.ui import (
+    controls,
     facets,
     gate,
     notices,
@@ -24,7 +25,6 @@ from nla_core.ui import (
 )
 from nla_core.ui.copy_link import copy_link
 from nla_core.ui.html import draw, hint
-from nla_core.views import SteerView
 
 shell.ensure()
 
@@ -91,7 +91,7 @@ def experiment_side(dataset: Dataset, view: SteerView, source: steering.Source) 
         except NLAError as error:
             notices.problem(error)
     with narrow, st.container(key="steer_controls"):
-        steering_controls.controls(view, source)
+        steering_controls.settings(view, source)
         with st.container(
             horizontal=True, vertical_alignment="center", gap="small", key="steer_links"
         ):
@@ -114,4 +114,4 @@ def experiment_side(dataset: Dataset, view: SteerView, source: steering.Source) 
     steering_results.results(experiment)
 
 
-steer(shell.dataset(), steering.read_link())
+steer(shell.dataset(), controls.read(SteerView))

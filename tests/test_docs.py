@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core import refs, run_view, views
+from nla_core import links
 from precompute.cli import VERBS, Verb, build_parser
 from scripts.quote_eval import MARKER, documents, figures_of, look_up, quoted, reports, source_of
 from tests.test_import_rules import MODULES, imports
@@ -289,12 +289,12 @@ def test_every_setting_is_documented() -> None:
 
 def test_every_link_parameter_is_documented() -> None:
     pages = {
-        "Links to a token or a list": refs.PARAMS,
-        "Links to a search": views.SEARCH_PARAMS,
-        "Links to a comparison": views.COMPARE_PARAMS,
-        "Links to an audit": views.AUDIT_PARAMS,
-        "Links to a run": run_view.RUN_PARAMS,
-        "Links to an experiment": views.STEER_PARAMS,
+        "Links to a token or a list": links.ViewState.names(),
+        "Links to a search": links.SearchView.names(),
+        "Links to a comparison": links.CompareView.names(),
+        "Links to an audit": links.AuditView.names(),
+        "Links to a run": links.RunView.names(),
+        "Links to an experiment": links.SteerView.names(),
     }
     for heading, params in pages.items():
         rows = re.findall(r"^\| (`[^|]+`) \|", section(heading, LINKS), re.MULTILINE)
@@ -304,8 +304,8 @@ def test_every_link_parameter_is_documented() -> None:
 
 def test_the_example_link_is_read_as_it_stands() -> None:
     (query,) = re.findall(r"/explore\?([^\s`]+)", LINKS)
-    assert not refs.parse_query(query).problems
-    assert refs.parse_query(query).view.query == query
+    assert not links.ViewState.parse_query(query).problems
+    assert links.ViewState.parse_query(query).view.query == query
 
 
 def test_the_version_is_the_same_everywhere() -> None:

@@ -34,13 +34,10 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "nla_core/difference.py",
         "nla_core/errors.py",
         "nla_core/intervals.py",
-        "nla_core/links.py",
         "nla_core/memory.py",
         "nla_core/metrics.py",
         "nla_core/prompts.py",
         "nla_core/readings.py",
-        "nla_core/refs.py",
-        "nla_core/run_view.py",
         "nla_core/schema.py",
         "nla_core/themes.py",
     ),
@@ -55,9 +52,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "nla_core/compare/",
+        "nla_core/links.py",
         "nla_core/search/",
         "nla_core/steering/",
-        "nla_core/views.py",
         "nla_core/watchlist.py",
     ),
     ("nla_core/opened.py", "nla_core/runs/"),
@@ -108,7 +105,7 @@ RULES = (
     Rule(
         "reading and drawing need no model",
         lambda path: (
-            path in {"nla_core/schema.py", "nla_core/refs.py", "nla_core/errors.py"}
+            path in {"nla_core/schema.py", "nla_core/links.py", "nla_core/errors.py"}
             or path.startswith(("nla_core/store/", "nla_core/ui/"))
         ),
         MODELS,
@@ -325,7 +322,7 @@ def test_every_module_says_what_it_is() -> None:
         ("nla_core/explain.py", "from benchmarks import explain", {"benchmarks"}),
         ("precompute/run.py", "def f():\n    import benchmarks.explain", {"benchmarks"}),
         (
-            "nla_core/refs.py",
+            "nla_core/links.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from torch import Tensor",
             set(),
         ),

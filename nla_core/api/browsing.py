@@ -19,7 +19,7 @@ from nla_core.api.params import Param
 from nla_core.api.shelf import Asked, unknown
 from nla_core.api.wire import Answer, Stream
 from nla_core.errors import NLAError
-from nla_core.refs import ViewState
+from nla_core.links import ViewState
 from nla_core.schema import Flag, Role, Section
 from nla_core.store.dataset import TranscriptSort
 from nla_core.store.manifest import Manifest

@@ -18,8 +18,8 @@ from nla_core import exports
 from nla_core.api import wire
 from nla_core.api.wire import Refusal
 from nla_core.errors import NLAError
+from nla_core.links import ViewState
 from nla_core.readings import Said
-from nla_core.refs import ViewState
 from nla_core.runs.store import OPEN_STATES, Event, RunState, Snapshot
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ a transcript even noise finds something. A concept that the pair was measured to
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,21 +15,19 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from nla_core import views
 from nla_core.compare.audit import ANY_OF, audit_table
 from nla_core.compare.concepts import Concept
 from nla_core.compare.foresight import foresight, foresight_summary, lines_of
-from nla_core.refs import Parsed
+from nla_core.links import AuditView, CompareView
 from nla_core.store.claims import Claims
 from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import PROJECT
-from nla_core.ui import charts, comparing, downloads, fields
+from nla_core.ui import charts, comparing, controls, downloads
 from nla_core.ui.about import report_of
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.claims import KIND_NAME
 from nla_core.ui.html import draw, hint
-from nla_core.views import AuditView, CompareView
 
 LEADERS: Final = 24
 COUNTS: Final = ("both", "explanations_only", "neither")
@@ -40,38 +38,23 @@ UNUSABLE: Final = "not usable with this pair"
 PLANNED: Final = "rhyme and planning"
 
 
-def read_link() -> Parsed[AuditView]:
-    return views.parse_audit(st.query_params)
-
-
-def go(change: Callable[[AuditView], AuditView]) -> None:
-    """Put a changed audit into the address bar. For callbacks."""
-    st.query_params.from_dict(change(read_link().view).params())
-
-
-def controls(dataset: Dataset, view: AuditView) -> None:
-    """Which readings count. Drawn in the sidebar."""
-    _pills("FVE at least", "floor", [*comparing.FLOORS], view.floor, lambda v: f"{v:g}")
-    _toggle("flagged", "Count flagged readings, too", view.flagged, comparing.FLAGGED_HELP)
-    _toggle(
-        "habits", "Rank what the verbalizer says everywhere", view.habits, comparing.HABITS_HELP
+def sidebar(dataset: Dataset, view: AuditView) -> None:
+    """Which readings count."""
+    controls.pills(
+        "audit_floor", view, "floor", "FVE at least", comparing.FLOORS, lambda v: f"{v:g}"
+    )
+    controls.switch(
+        "audit_flagged", view, "flagged", "Count flagged readings, too", comparing.FLAGGED_HELP
+    )
+    controls.switch(
+        "audit_habits",
+        view,
+        "habits",
+        "Rank what the verbalizer says everywhere",
+        comparing.HABITS_HELP,
     )
     names = dataset.categories()["category"].tolist()
-    _pills("Category", "category", names, view.category, str)
-
-
-def _pills(
-    label: str, field: str, values: list[Any], current: Any, say: Callable[[Any], str]
-) -> None:
-    fields.pills(f"audit_{field}", label, values, current, _put(field), say)
-
-
-def _toggle(field: str, label: str, current: bool, words: str) -> None:
-    fields.switch(f"audit_{field}", label, current, _put(field), words)
-
-
-def _put(field: str) -> Callable[[Any], None]:
-    return lambda value: go(lambda v: replace(v, **{field: value}))
+    controls.pills("audit_category", view, "category", "Category", names, str)
 
 
 # ---- concepts ------------------------------------------------------------------------------------
@@ -312,16 +295,14 @@ def leaderboard(dataset: Dataset, claims: Claims, view: AuditView) -> None:
             limit=limit,
         )
 
-    st.session_state["audit_standing"] = view.standing
     with st.container(horizontal=True, vertical_alignment="bottom", key="leaders_row"):
         st.segmented_control(
             "Standing",
             ["unspoken", "foreseen"],
-            key="audit_standing",
             required=True,
             format_func=str.capitalize,
             label_visibility="collapsed",
-            on_change=lambda: go(lambda v: replace(v, standing=st.session_state["audit_standing"])),
+            **controls.field("audit_standing", view, "standing"),
         )
         found = rows(LEADERS)
         if not found.empty:
@@ -344,7 +325,7 @@ def leaderboard(dataset: Dataset, claims: Claims, view: AuditView) -> None:
         base="compare",
         layout="grid",
     )
-    comparing.leave(chosen)
+    controls.leave(CompareView, chosen, "compare")
 
 
 def _leader(row: Mapping[Any, Any], view: AuditView) -> Card:

@@ -13,10 +13,10 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from nla_core.refs import ViewState
+from nla_core.links import ViewState
 from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
-from nla_core.ui import charts, downloads, facets, shell
+from nla_core.ui import charts, controls, downloads, facets, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import signed
@@ -51,15 +51,13 @@ def heading(dataset: Dataset, view: ViewState, total: int) -> None:
 
 
 def layout(view: ViewState) -> None:
-    st.session_state["layout"] = view.layout
     st.segmented_control(
         "Layout",
         ["cards", "table"],
-        key="layout",
         required=True,
         format_func=str.capitalize,
         label_visibility="collapsed",
-        on_change=lambda: shell.go(lambda v: replace(v, layout=st.session_state["layout"])),
+        **controls.field("layout", view, "layout"),
     )
 
 
@@ -77,7 +75,7 @@ def grid(rows: pd.DataFrame, view: ViewState) -> None:
         base="explore",
         layout="grid",
     )
-    shell.leave(chosen, "explore")
+    controls.leave(ViewState, chosen, "explore")
 
 
 def _card(row: dict[Any, Any], view: ViewState, *, with_category: bool) -> Card:
@@ -151,7 +149,7 @@ def pages(rows: pd.DataFrame, view: ViewState) -> None:
                 "First page",
                 key="first_page",
                 icon=":material/first_page:",
-                on_click=lambda: shell.go(lambda v: replace(v, after=None)),
+                on_click=lambda: controls.change(ViewState, after=None),
             )
         if len(rows) > PAGE:
             last = str(rows["transcript_id"].iloc[PAGE - 1])
@@ -159,7 +157,7 @@ def pages(rows: pd.DataFrame, view: ViewState) -> None:
                 "Next page",
                 key="next_page",
                 icon=":material/arrow_forward:",
-                on_click=lambda: shell.go(lambda v: replace(v, after=last)),
+                on_click=lambda: controls.change(ViewState, after=last),
             )
 
 
@@ -194,7 +192,7 @@ def nothing(dataset: Dataset, view: ViewState) -> None:
                 key=f"without_{field}",
                 type="tertiary",
                 icon=":material/close:",
-                on_click=lambda field=field: shell.go(lambda v: v.filtered(**{field: None})),
+                on_click=lambda field=field: controls.change(ViewState, **{field: None}),
             )
     if view.contains:
         left = dataset.count_transcripts(**{**facets.filters(view), "contains": None})  # type: ignore[arg-type]
@@ -203,7 +201,7 @@ def nothing(dataset: Dataset, view: ViewState) -> None:
             key="without_words",
             type="tertiary",
             icon=":material/close:",
-            on_click=lambda: shell.go(lambda v: v.filtered(contains="")),
+            on_click=lambda: controls.change(ViewState, contains=""),
         )
     st.button("Show all transcripts", key="show_all", on_click=facets.clear)
 

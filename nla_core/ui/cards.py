@@ -25,7 +25,7 @@ _component = st.components.v2.component(
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``query`` is a link of refs.py; ``spans`` are the lit characters of ``text``, which is drawn
+    """``query`` is a link of links.py; ``spans`` are the lit characters of ``text``, which is drawn
     quietly from ``quiet`` on; ``spark`` are
     values from 0 to 1, None where there is nothing; ``why`` is a sentence of ours."""
 

@@ -7,28 +7,24 @@ are asked for; the claims of a text that does not bring its vector back are abou
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
 import streamlit as st
 
-from nla_core import views
 from nla_core.compare.recurrence import RECURRING
 from nla_core.compare.standing import Standing
-from nla_core.refs import Parsed
+from nla_core.links import CompareMeasure, CompareView
 from nla_core.schema import Role
 from nla_core.store.claims import Claims
 from nla_core.store.dataset import Dataset
-from nla_core.ui import beside, charts, fields, measures, panels, shell
-from nla_core.ui.cards import Card, Chosen, Group, cards
+from nla_core.ui import beside, charts, controls, measures, panels, shell
+from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.copy_link import copy_link
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import chart, signed
 from nla_core.ui.token_strip import Drawing, token_strip
 from nla_core.ui.transcript_view import ReadingFacts, TranscriptView
-from nla_core.views import CompareMeasure, CompareView
 
 MOST_LISTED: Final = 500
 MOST_STRIKING: Final = 8
@@ -41,61 +37,34 @@ COLOURS: Final[dict[CompareMeasure, str]] = {
 }
 
 
-def read_link() -> Parsed[CompareView]:
-    return views.parse_compare(st.query_params)
-
-
-def go(change: Callable[[CompareView], CompareView]) -> None:
-    """Put a changed comparison into the address bar. For callbacks."""
-    st.query_params.from_dict(change(read_link().view).params())
-
-
-def follow(chosen: Chosen) -> None:
-    """Go where a card of this page leads. For callbacks."""
-    if chosen.query is not None:
-        st.query_params.from_dict(views.parse_compare_query(chosen.query).view.params())
-
-
-def leave(chosen: Chosen) -> None:
-    """Go from another page to where a card leads here. Ends the run if something was chosen."""
-    if chosen.query is not None:
-        view = views.parse_compare_query(chosen.query).view
-        st.switch_page(shell.page("compare"), query_params=view.params())
-
-
-def controls(dataset: Dataset, view: CompareView, current: str | None) -> None:
+def sidebar(dataset: Dataset, view: CompareView, current: str | None) -> None:
     """Which transcript, and which readings are ranked. Drawn in the sidebar."""
     rows = dataset.transcripts(sort="category", limit=MOST_LISTED)
     names = dict(zip(rows["transcript_id"], rows["title"] + " · " + rows["category"], strict=True))
     if current is not None and current not in names:
         names[current] = current
-    st.session_state["compare_transcript"] = current
     st.selectbox(
         "Transcript",
         list(names),
-        key="compare_transcript",
         format_func=lambda key: names.get(key, str(key)),
-        on_change=lambda: go(lambda v: v.opened(st.session_state["compare_transcript"])),
+        **controls.bound(
+            "compare_transcript",
+            current,
+            lambda chosen: controls.go(CompareView, lambda v: v.opened(chosen)),
+        ),
     )
-    st.session_state["compare_role"] = view.role
-    st.pills(
-        "Readings of",
-        [str(role) for role in Role],
-        key="compare_role",
-        format_func=str.capitalize,
-        on_change=lambda: go(lambda v: replace(v, role=st.session_state["compare_role"])),
+    roles = [str(role) for role in Role]
+    controls.pills("compare_role", view, "role", "Readings of", roles, str.capitalize)
+    controls.pills("compare_floor", view, "floor", "Ranked from FVE", FLOORS, minus)
+    controls.switch("compare_flagged", view, "flagged", "Rank flagged readings, too", FLAGGED_HELP)
+    controls.switch(
+        "compare_habits", view, "habits", "Rank what the verbalizer says everywhere", HABITS_HELP
     )
-    floors = [*FLOORS, *([] if view.floor is None or view.floor in FLOORS else [view.floor])]
-    st.session_state["compare_floor"] = view.floor
-    st.pills(
-        "Ranked from FVE",
-        floors,
-        key="compare_floor",
-        format_func=lambda value: f"{value:g}".replace("-", "−"),
-        on_change=lambda: go(lambda v: replace(v, floor=st.session_state["compare_floor"])),
-    )
-    _switch("flagged", "Rank flagged readings, too", view.flagged, FLAGGED_HELP)
-    _switch("habits", "Rank what the verbalizer says everywhere", view.habits, HABITS_HELP)
+
+
+def minus(value: float) -> str:
+    """A number with a real minus sign."""
+    return f"{value:g}".replace("-", "−")
 
 
 FLAGGED_HELP: Final = "Early positions, attention sinks and low fidelity are left out otherwise."
@@ -103,13 +72,6 @@ HABITS_HELP: Final = (
     "A claim made in more than a tenth of all transcripts says more about the verbalizer than "
     "about the model it reads."
 )
-
-
-def _switch(field: str, label: str, current: bool, words: str) -> None:
-    def put(value: Any) -> None:
-        go(lambda v: replace(v, **{field: value}))
-
-    fields.switch(f"compare_{field}", label, current, put, words)
 
 
 def transcript_side(
@@ -121,15 +83,13 @@ def transcript_side(
     along: pd.DataFrame,
 ) -> None:
     """The conversation, coloured, and the divergence track below it."""
-    st.session_state["compare_measure"] = view.measure
     st.segmented_control(
         "Colour tokens by",
         list(COLOURS),
-        key="compare_measure",
         required=True,
         format_func=lambda name: COLOURS[name],
         help="\n".join(f"- **{n}**: {measures.SCALES[k].help}" for k, n in COLOURS.items()),
-        on_change=lambda: go(lambda v: replace(v, measure=st.session_state["compare_measure"])),
+        **controls.field("compare_measure", view, "measure"),
     )
     striking = recurring_unspoken(rows)
     hits = [p for p, n in striking.items() if n] if view.measure != "unspoken" else []
@@ -146,7 +106,7 @@ def transcript_side(
         span=None,
         markup=False,
         reveal=view.position is not None,
-        on_lock=lambda chosen: go(lambda v: v.at(chosen)),
+        on_lock=lambda chosen: controls.go(CompareView, lambda v: v.at(chosen)),
         on_span=lambda _: None,
         key="compare_strip",
     )
@@ -244,7 +204,7 @@ def striking(claims: Claims, transcript: TranscriptView, view: CompareView) -> N
                 label=words,
                 key=f"striking_{standing}_cards",
                 layout="grid",
-                on_choice=follow,
+                on_choice=controls.follow(CompareView),
             )
 
 
@@ -282,14 +242,14 @@ def pin(dataset: Dataset, view: CompareView, reading: ReadingFacts) -> None:
                 key="pin",
                 icon=":material/push_pin:",
                 help="Then go to another token, sample or transcript: both stand side by side.",
-                on_click=lambda: go(lambda v: replace(v, pinned=reading.reading_id)),
+                on_click=lambda: controls.change(CompareView, pinned=reading.reading_id),
             )
         if view.pinned is not None:
             st.button(
                 "Unpin",
                 key="unpin",
                 type="tertiary",
-                on_click=lambda: go(lambda v: replace(v, pinned=None)),
+                on_click=lambda: controls.change(CompareView, pinned=None),
             )
         copy_link(view.query)
 

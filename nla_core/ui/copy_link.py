@@ -58,5 +58,5 @@ export default function ({ data, parentElement }) {
 
 
 def copy_link(query: str) -> None:
-    """``query`` is a link of refs.py, without the question mark."""
+    """``query`` is a link of links.py, without the question mark."""
     _component(key="copy_link", data={"query": query})

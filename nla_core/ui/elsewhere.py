@@ -14,14 +14,13 @@ from typing import Any, Final
 import streamlit as st
 
 from nla_core.compare.grammar import split
-from nla_core.refs import ViewState
+from nla_core.links import SearchView, ViewState
 from nla_core.store.dataset import Dataset
-from nla_core.ui import meaning, shell
+from nla_core.ui import controls, meaning, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw
 from nla_core.ui.later import signed
 from nla_core.ui.transcript_view import ReadingFacts, TranscriptView
-from nla_core.views import SearchView
 
 MOST: Final = 6
 
@@ -59,7 +58,7 @@ def alike(
             ],
             label="Readings alike",
             key="alike_cards",
-            on_choice=shell.follow,
+            on_choice=controls.follow(ViewState),
         )
         st.page_link(
             shell.page("search"),
@@ -85,7 +84,7 @@ def other_pairs(mounted: Mapping[str, Dataset], transcript: TranscriptView, posi
             [Group(found)],
             label="The same token by other pairs",
             key="other_pairs_cards",
-            on_choice=shell.follow,
+            on_choice=controls.follow(ViewState),
         )
 
 

@@ -13,12 +13,12 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from nla_core.refs import SortKey, ViewState
+from nla_core.links import SortKey, ViewState
 from nla_core.schema import Flag
 from nla_core.store import mounts
 from nla_core.store.dataset import Dataset, TranscriptFilters
 from nla_core.store.queries import FIDELITY_BANDS, LENGTH_BANDS
-from nla_core.ui import shell
+from nla_core.ui import controls, shell
 from nla_core.ui.html import hint
 from nla_core.ui.token_strip import FLAG_NAME
 
@@ -88,7 +88,8 @@ def facets(counts: pd.DataFrame, view: ViewState) -> None:
             values = values[:MOST_VALUES]
         if current is not None and current not in values:
             values.append(current)
-        _choice(heading, field, values, current, _counted(facet, found))
+        say = _counted(facet, found)
+        controls.pills(f"facet_{field}", view, field, heading, values, say)
         if len(found) > len(values):
             others = f"and {len(found) - len(values):,} others"
             hint(f"{others}; type one into the filter" if facet == "tag" else others)
@@ -99,57 +100,37 @@ def _counted(facet: str, counts: dict[str, int]) -> Callable[[str], str]:
         words = label(facet, value)
         if facet == "fidelity":  # the heading names the measure
             words = words.removeprefix("Mean FVE ")
-        return shell.as_label(f"{words} ({counts[value]:,})")
+        return f"{words} ({counts[value]:,})"
 
     return say
 
 
-def _choice(
-    heading: str, field: str, values: list[str], current: str | None, say: Callable[[str], str]
-) -> None:
-    key = f"facet_{field}"
-    st.session_state[key] = current
-    st.pills(
-        heading,
-        values,
-        key=key,
-        format_func=say,
-        on_change=lambda: shell.go(lambda v: v.filtered(**{field: st.session_state[key]})),
-    )
-
-
 def words(view: ViewState) -> None:
     """The field that filters by literal text."""
-    typed = st.session_state.get("filter")
-    if typed is None or typed.strip() != view.contains:
-        st.session_state["filter"] = view.contains
     st.text_input(
         "Filter transcripts",
-        key="filter",
         type="search",
         live="400ms",
         placeholder="Filter by title, text or tag",
         label_visibility="collapsed",
         max_chars=200,
-        on_change=lambda: shell.go(
-            lambda v: v.filtered(contains=st.session_state["filter"].strip())
+        **controls.typed(
+            "filter", view.contains, lambda text: controls.change(ViewState, contains=text)
         ),
     )
 
 
 def order(view: ViewState) -> None:
     current: Order = (view.sort, view.descending)
-    st.session_state["order"] = current
     st.selectbox(
         "Order",
         list(dict.fromkeys([*ORDERS, current])),
-        key="order",
         format_func=order_label,
         label_visibility="collapsed",
-        on_change=lambda: shell.go(
-            lambda v: v.filtered(
-                sort=st.session_state["order"][0], descending=st.session_state["order"][1]
-            )
+        **controls.bound(
+            "order",
+            current,
+            lambda found: controls.change(ViewState, sort=found[0], descending=found[1]),
         ),
     )
 
@@ -185,11 +166,11 @@ def chosen(view: ViewState) -> None:
 
 def clear() -> None:
     """Every filter let go of. For callbacks."""
-    shell.go(lambda v: v.filtered(contains="", **{field: None for _, field, _ in FACETS}))
+    controls.change(ViewState, contains="", **{field: None for _, field, _ in FACETS})
 
 
 def _drop(field: str) -> None:
-    shell.go(lambda v: v.filtered(**{field: None}))
+    controls.change(ViewState, **{field: None})
 
 
 def mounted(dataset: Dataset) -> None:
@@ -198,7 +179,6 @@ def mounted(dataset: Dataset) -> None:
     if not others:
         return
     names: dict[str, Any] = {dataset.root.name: dataset, **others}
-    st.session_state["dataset"] = dataset.root.name
 
     def say(name: str) -> str:
         pair, counts = names[name].manifest.pair, names[name].manifest.counts
@@ -208,15 +188,13 @@ def mounted(dataset: Dataset) -> None:
             f"{counts['transcripts']:,}"
         )
 
-    def choose() -> None:
-        name = st.session_state["dataset"]
+    def choose(name: str) -> None:
         first = next(iter(mounts.mounted()))
-        st.query_params.from_dict({} if name == first else ViewState(dataset=name).params())
+        controls.show(ViewState(dataset=None if name == first else name))
 
     st.selectbox(
         "Dataset, pair and layer",
         list(names),
-        key="dataset",
         format_func=say,
-        on_change=choose,
+        **controls.bound("dataset", dataset.root.name, choose),
     )

@@ -7,21 +7,19 @@ in a dialog is one that people forget when they wonder where the hits are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
-from nla_core import refs, views
-from nla_core.refs import Parsed
+from nla_core.links import LONGEST_TEXT, SearchIn, SearchMode, SearchView
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import Dataset
-from nla_core.ui import facets, fields, meaning, shell
+from nla_core.ui import comparing, controls, facets, meaning, shell
 from nla_core.ui.explanation import note_first
 from nla_core.ui.html import draw
 from nla_core.ui.token_strip import FLAG_NAME
-from nla_core.views import SearchIn, SearchMode, SearchView
 
 if TYPE_CHECKING:
     from nla_core.search import Query, Results
@@ -52,15 +50,6 @@ WORDS_HELP: Final = (
     "that begin so. *Meaning* compares sentences and finds what is said in other words, too; "
     "*Both* puts the two lists together."
 )
-
-
-def read_link() -> Parsed[SearchView]:
-    return views.parse_search(st.query_params)
-
-
-def go(change: Callable[[SearchView], SearchView]) -> None:
-    """Put a changed search into the address bar. For callbacks."""
-    st.query_params.from_dict(change(read_link().view).params())
 
 
 def query_of(view: SearchView) -> Query:
@@ -107,46 +96,40 @@ def at_once(dataset: Dataset, view: SearchView) -> Results | None:
 
 
 def box(view: SearchView) -> None:
-    typed = st.session_state.get("search_text")
-    if typed is None or typed.strip() != view.text:
-        st.session_state["search_text"] = view.text
     st.text_input(
         "Search readings",
-        key="search_text",
         type="search",
         live="300ms",
         placeholder="Words, or an idea in your own words",
-        max_chars=refs.LONGEST_TEXT,
-        on_change=lambda: go(lambda v: v.asked(text=st.session_state["search_text"].strip())),
+        max_chars=LONGEST_TEXT,
         help=WORDS_HELP,
+        **controls.typed(
+            "search_text", view.text, lambda text: controls.change(SearchView, text=text)
+        ),
     )
     with st.container(horizontal=True, gap="medium", vertical_alignment="bottom", key="ways"):
-        _segments("search_mode", "By", "mode", MODES, view.mode, locked=view.within == "visible")
-        _segments("search_in", "In", "within", WITHIN, view.within)
-        st.session_state["unspoken"] = view.unspoken
+        st.segmented_control(
+            "By",
+            list(MODES),
+            required=True,
+            disabled=view.within == "visible",
+            format_func=MODES.__getitem__,
+            **controls.field("search_mode", view, "mode"),
+        )
+        st.segmented_control(
+            "In",
+            list(WITHIN),
+            required=True,
+            format_func=WITHIN.__getitem__,
+            **controls.field("search_in", view, "within"),
+        )
         st.toggle(
             "Only what the text does not say",
-            key="unspoken",
             disabled=view.within == "visible" or not view.text,
             help="Keeps readings whose explanation holds these words while the conversation "
             "itself holds them nowhere.",
-            on_change=lambda: go(lambda v: v.asked(unspoken=st.session_state["unspoken"])),
+            **controls.field("unspoken", view, "unspoken"),
         )
-
-
-def _segments(
-    key: str, label: str, field: str, options: dict[Any, str], current: str, *, locked: bool = False
-) -> None:
-    st.session_state[key] = current
-    st.segmented_control(
-        label,
-        list(options),
-        key=key,
-        required=True,
-        disabled=locked,
-        format_func=lambda value: options[value],
-        on_change=lambda: go(lambda v: v.asked(**{field: st.session_state[key]})),
-    )
 
 
 def reference(dataset: Dataset, view: SearchView) -> None:
@@ -157,13 +140,13 @@ def reference(dataset: Dataset, view: SearchView) -> None:
             "Like the reading",
             f"{row['explanation']}" if row is not None else f"{view.like}, which is not here",
             "drop_like",
-            lambda v: v.asked(like=None),
+            like=None,
         )
     if view.unlike:
-        _reference("Not like", view.unlike, "drop_unlike", lambda v: v.asked(unlike=""))
+        _reference("Not like", view.unlike, "drop_unlike", unlike="")
 
 
-def _reference(label: str, text: str, key: str, drop: Callable[[SearchView], SearchView]) -> None:
+def _reference(label: str, text: str, key: str, **drop: Any) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="center", key=f"{key}_row"):
         draw(
             '<p class="nla-reference"><b>{label}</b> {text}</p>', label=label, text=note_first(text)
@@ -173,7 +156,7 @@ def _reference(label: str, text: str, key: str, drop: Callable[[SearchView], Sea
             key=key,
             icon=":material/close:",
             type="tertiary",
-            on_click=lambda: go(drop),
+            on_click=lambda: controls.change(SearchView, **drop),
         )
 
 
@@ -190,7 +173,7 @@ def invitation(dataset: Dataset) -> None:
             st.button(
                 shell.as_label(text),
                 key=f"example_{number}",
-                on_click=lambda text=text: go(lambda v: v.asked(text=text)),
+                on_click=lambda text=text: controls.change(SearchView, text=text),
             )
 
 
@@ -199,66 +182,59 @@ def invitation(dataset: Dataset) -> None:
 
 def filters(dataset: Dataset, view: SearchView) -> None:
     """Role, fidelity floor, flags, position, category and tag."""
-    _pills("Who speaks", "role", [str(role) for role in Role], view.role, str.capitalize)
-    _pills("FVE at least", "floor", [*FLOORS], view.floor, _number)
+    _pills(view, "role", "Who speaks", [str(role) for role in Role], str.capitalize)
+    _pills(view, "floor", "FVE at least", FLOORS, comparing.minus)
     flags = [str(flag) for flag in Flag]
-    _pills("Flagged", "flag", flags, view.flag, _flag)
-    _pills("Not flagged", "without", flags, view.without, _flag)
+    _pills(view, "flag", "Flagged", flags, _flag)
+    _pills(view, "without", "Not flagged", flags, _flag)
     counts = dataset.facets()
     for field, heading in (("category", "Category"), ("tag", "Tag")):
         rows = counts[counts["facet"] == field]
         values = list(rows["value"])[: facets.MOST_VALUES * 2]
-        _pills(heading, field, values, getattr(view, field), _name(field))
+        _pills(view, field, heading, values, _name(field))
     _positions(view)
-    if view != SearchView(
-        dataset=view.dataset, text=view.text, mode=view.mode, within=view.within, like=view.like
-    ):
+    if view != _unfiltered(view):
         st.button(
             "Clear all filters",
             key="clear_filters",
             icon=":material/close:",
-            on_click=lambda: go(
-                lambda v: SearchView(
-                    dataset=v.dataset, text=v.text, mode=v.mode, within=v.within, like=v.like
-                )
-            ),
+            on_click=lambda: controls.go(SearchView, _unfiltered),
         )
+
+
+def _unfiltered(view: SearchView) -> SearchView:
+    return SearchView(
+        dataset=view.dataset, text=view.text, mode=view.mode, within=view.within, like=view.like
+    )
 
 
 def _positions(view: SearchView) -> None:
     first, last = view.range or (None, None)
-    st.session_state["from_position"] = first
-    st.session_state["to_position"] = None if last == LAST_POSITION else last
+    last = None if last == LAST_POSITION else last
 
-    def change() -> None:
-        low, high = st.session_state["from_position"], st.session_state["to_position"]
+    def change(low: int | None, high: int | None) -> None:
         span = None if low is None and high is None else (low or 0, high or LAST_POSITION)
-        go(lambda v: v.asked(range=span and (min(span), max(span))))
+        controls.change(SearchView, range=span and (min(span), max(span)))
 
     with st.container(horizontal=True, gap="small", key="positions"):
-        for key, label in (("from_position", "Token from"), ("to_position", "to")):
+        for label, bound in (
+            ("Token from", controls.bound("from_position", first, lambda low: change(low, last))),
+            ("to", controls.bound("to_position", last, lambda high: change(first, high))),
+        ):
             st.number_input(
                 label,
-                key=key,
                 min_value=0,
                 max_value=LAST_POSITION,
                 step=1,
                 placeholder="any",
-                on_change=change,
+                **bound,
             )
 
 
 def _pills(
-    heading: str, field: str, values: list[Any], current: Any, say: Callable[[Any], str]
+    view: SearchView, field: str, heading: str, values: Sequence[Any], say: Callable[[Any], str]
 ) -> None:
-    def put(value: Any) -> None:
-        go(lambda v: v.asked(**{field: value}))
-
-    fields.pills(f"filter_{field}", heading, values, current, put, say)
-
-
-def _number(value: float) -> str:
-    return f"{value:g}".replace("-", "−")
+    controls.pills(f"filter_{field}", view, field, heading, values, say)
 
 
 def _flag(value: str) -> str:

@@ -14,15 +14,14 @@ import pandas as pd
 import streamlit as st
 
 from nla_core.compare.grammar import split
-from nla_core.refs import ViewState
+from nla_core.links import SearchView, ViewState
 from nla_core.schema import Flag
 from nla_core.store.dataset import Dataset
-from nla_core.ui import charts, downloads, finder, meaning, shell
+from nla_core.ui import charts, controls, downloads, finder, meaning, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.later import signed
 from nla_core.ui.token_strip import FLAG_NAME
-from nla_core.views import SearchView
 
 if TYPE_CHECKING:
     from nla_core.search import Hit, Near, Results
@@ -79,10 +78,10 @@ def hits(found: Results, view: SearchView, *, key: str = "hits") -> None:
 
     def act(chosen: Any) -> None:
         if chosen.action == "more":
-            finder.go(lambda v: v.asked(like=chosen.id, text="", unspoken=False))
+            controls.change(SearchView, like=chosen.id, text="", unspoken=False)
         elif chosen.action == "less":
             text = next((hit.text for hit in found.hits if hit.reading_id == chosen.id), "")
-            finder.go(lambda v: v.asked(unlike=" ".join(text.split())[:200]))
+            controls.change(SearchView, unlike=" ".join(text.split())[:200])
 
     chosen = cards(
         [
@@ -99,7 +98,7 @@ def hits(found: Results, view: SearchView, *, key: str = "hits") -> None:
         base="explore",
         on_choice=act,
     )
-    shell.leave(chosen, "explore")
+    controls.leave(ViewState, chosen, "explore")
 
 
 def _card(hit: Hit, view: SearchView) -> Card:
@@ -134,14 +133,14 @@ def pages(found: Results, view: SearchView) -> None:
                 "Back to the best",
                 key="first_page",
                 icon=":material/first_page:",
-                on_click=lambda: finder.go(lambda v: replace(v, after=None)),
+                on_click=lambda: controls.change(SearchView, after=None),
             )
         if found.after is not None:
             st.button(
                 f"The next {finder.PAGE}",
                 key="next_page",
                 icon=":material/arrow_forward:",
-                on_click=lambda: finder.go(lambda v: replace(v, after=found.after)),
+                on_click=lambda: controls.change(SearchView, after=found.after),
             )
 
 
@@ -166,27 +165,26 @@ def nothing(found: Results, view: SearchView) -> None:
             key="by_meaning",
             icon=":material/arrow_forward:",
             type="tertiary",
-            on_click=lambda: finder.go(lambda v: v.asked(mode="semantic")),
+            on_click=lambda: controls.change(SearchView, mode="semantic"),
         )
 
 
 def _ask(near: Near) -> None:
     query, only = near.query, near.query.filters
     span = None if only.positions == (None, None) else only.positions
-    finder.go(
-        lambda v: v.asked(
-            text=query.text,
-            mode=query.mode,
-            within=query.within,
-            like=query.like,
-            unlike=query.unlike,
-            unspoken=query.unspoken,
-            role=next(iter(map(str, only.roles)), None),
-            category=next(iter(only.categories), None),
-            tag=next(iter(only.tags), None),
-            flag=next(iter(map(str, only.flags)), None),
-            without=next(iter(map(str, only.no_flags)), None),
-            floor=only.fve_min,
-            range=span and (span[0] or 0, finder.LAST_POSITION if span[1] is None else span[1]),
-        )
+    controls.change(
+        SearchView,
+        text=query.text,
+        mode=query.mode,
+        within=query.within,
+        like=query.like,
+        unlike=query.unlike,
+        unspoken=query.unspoken,
+        role=next(iter(map(str, only.roles)), None),
+        category=next(iter(only.categories), None),
+        tag=next(iter(only.tags), None),
+        flag=next(iter(map(str, only.flags)), None),
+        without=next(iter(map(str, only.no_flags)), None),
+        floor=only.fve_min,
+        range=span and (span[0] or 0, finder.LAST_POSITION if span[1] is None else span[1]),
     )

@@ -15,10 +15,10 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from nla_core.refs import ViewState
+from nla_core.links import ViewState
 from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
-from nla_core.ui import facets, shell
+from nla_core.ui import controls, facets
 from nla_core.ui.html import draw, hint
 
 MOST_ROWS: Final = 500
@@ -61,18 +61,16 @@ def library(dataset: Dataset, view: ViewState, *, current: str | None) -> None:
 def _controls(view: ViewState, counts: dict[str, int]) -> None:
     facets.words(view)
     chosen = view.category or _ALL
-    st.session_state["category"] = chosen
     total = sum(counts.values())
     st.selectbox(
         "Category",
         list(dict.fromkeys([_ALL, *counts, chosen])),
-        key="category",
         format_func=lambda name: (
             f"All categories ({total})" if name == _ALL else f"{name} ({counts.get(name, 0)})"
         ),
         label_visibility="collapsed",
-        on_change=lambda: shell.go(
-            lambda v: v.filtered(category=st.session_state["category"] or None)
+        **controls.bound(
+            "category", chosen, lambda name: controls.change(ViewState, category=name or None)
         ),
     )
     facets.order(view)
@@ -92,7 +90,7 @@ def _nothing(view: ViewState) -> None:
 def _open() -> None:
     chosen = st.session_state["library"].get("open")
     if isinstance(chosen, dict) and isinstance(chosen.get("id"), str):
-        shell.go(lambda view: view.opened(chosen["id"]))
+        controls.go(ViewState, lambda view: view.opened(chosen["id"]))
 
 
 def _data(rows: pd.DataFrame, view: ViewState, current: str | None) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from nla_core import watchlist
 from nla_core.compare.concepts import Concept
 from nla_core.compare.grammar import split
 from nla_core.intervals import wilson
+from nla_core.links import AuditView, CompareView
 from nla_core.store.concepts import StoredScores
 from nla_core.store.dataset import Dataset
-from nla_core.ui import charts, comparing, downloads
+from nla_core.ui import charts, controls, downloads
 from nla_core.ui.auditing import UNUSABLE, unusable
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import signed
-from nla_core.views import AuditView, CompareView
 
 SHOWN: Final = 24
 ORDERS: Final = {
@@ -111,7 +111,7 @@ def matches(dataset: Dataset, scores: StoredScores, view: AuditView) -> None:
             icon=":material/expand_more:",
             on_click=lambda: st.session_state.update({pages: st.session_state.get(pages, 1) + 1}),
         )
-    comparing.leave(chosen)
+    controls.leave(CompareView, chosen, "compare")
 
 
 def ordered(rows: pd.DataFrame, order: str) -> pd.DataFrame:

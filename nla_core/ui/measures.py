@@ -11,10 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from nla_core.refs import Measure
+from nla_core.links import CompareMeasure, Measure
 from nla_core.ui import palette
 from nla_core.ui.transcript_view import TranscriptView
-from nla_core.views import CompareMeasure
 
 
 @dataclass(frozen=True, slots=True)

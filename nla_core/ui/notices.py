@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from nla_core.errors import NLAError
+from nla_core.links import ViewState
 from nla_core.store.dataset import Dataset
-from nla_core.ui import shell
+from nla_core.ui import controls, shell
 from nla_core.ui.html import draw, fill, join
 
 
@@ -101,4 +102,4 @@ def target_name(spec: str) -> str:
 
 
 def _open(transcript_id: str) -> None:
-    shell.go(lambda view: view.opened(transcript_id))
+    controls.go(ViewState, lambda view: view.opened(transcript_id))

@@ -16,9 +16,9 @@ import streamlit as st
 
 from nla_core import themes
 from nla_core.errors import NLAError
-from nla_core.refs import Measure, ViewState
+from nla_core.links import Measure, ViewState
 from nla_core.store.dataset import Dataset
-from nla_core.ui import charts, meaning, measures, notices, shell
+from nla_core.ui import charts, controls, meaning, measures, notices, shell
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import chart
 from nla_core.ui.token_strip import Drawing, token_strip
@@ -34,50 +34,42 @@ _LABEL: Final[dict[Measure, str]] = {
 }
 
 
-def controls(view: ViewState, go: Go) -> None:
+def colours(view: ViewState, go: Go) -> None:
     """What colours the tokens, and the phrase that they are compared with."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="measure_row"):
-        st.session_state["measure"] = view.measure
         st.segmented_control(
             "Colour tokens by",
             list(_LABEL),
-            key="measure",
             required=True,
             format_func=lambda name: _LABEL[name],
             help="\n".join(
                 f"- **{label}**: {measures.SCALES[k].help}" for k, label in _LABEL.items()
             ),
-            on_change=lambda: _measured(go),
+            **controls.bound("measure", view.measure, lambda chosen: _measured(chosen, go)),
         )
-        typed = st.session_state.get("phrase")
-        if typed is None or typed.strip() != view.phrase:
-            st.session_state["phrase"] = view.phrase
         st.text_input(
             "Phrase to look for in this transcript",
-            key="phrase",
             type="search",
             live="500ms",
             placeholder="a word or an idea, e.g. being tested",
             max_chars=200,
-            on_change=lambda: go(_phrase),
             help="Colours each token by how alike its explanation is in meaning, and marks where "
             "the words themselves stand. **n** and **p** go to the next and the previous.",
+            **controls.typed("phrase", view.phrase, lambda text: go(lambda v: _like(v, text))),
         )
     if st.session_state.get("phrase_missing") and not view.phrase:
         hint("Type a phrase into the field: tokens are then coloured by how alike they are to it.")
 
 
-def _measured(go: Go) -> None:
+def _measured(chosen: Measure, go: Go) -> None:
     """A phrase has to be there before anything can be like it; without one, it is asked for."""
-    chosen = st.session_state["measure"]
     st.session_state["phrase_missing"] = chosen == "phrase"
     go(lambda v: replace(v, measure=chosen))
 
 
-def _phrase(view: ViewState) -> ViewState:
-    phrase = st.session_state["phrase"].strip()
-    measure: Measure = "phrase" if phrase else "fve"
-    return replace(view, phrase=phrase, measure=measure)
+def _like(view: ViewState, phrase: str | None) -> ViewState:
+    """Coloured by likeness to a phrase, or by fidelity where there is none."""
+    return replace(view, phrase=phrase or "", measure="phrase" if phrase else "fve")
 
 
 def strip_and_line(
@@ -166,15 +158,13 @@ def recurring(dataset: Dataset, transcript: TranscriptView, view: ViewState, go:
         )
         if found:
             chosen = view.phrase if view.phrase in {theme.term for theme in found} else None
-            st.session_state["theme"] = chosen
             counts = {theme.term: theme.count for theme in found}
             st.pills(
                 "Recurring themes",
                 list(counts),
-                key="theme",
                 label_visibility="collapsed",
                 format_func=lambda term: shell.as_label(f"{term} ×{counts[term]}"),
-                on_change=lambda: go(_theme),
+                **controls.bound("theme", chosen, lambda term: go(lambda v: _like(v, term))),
             )
         else:
             draw(
@@ -216,10 +206,3 @@ def _recurring(
         if span is None or span[0] <= position <= span[1]
     ]
     return len(stretch), themes.themes(stretch, meaning.background(_dataset))
-
-
-def _theme(view: ViewState) -> ViewState:
-    chosen = st.session_state["theme"]
-    if not chosen:
-        return replace(view, phrase="", measure="fve")
-    return replace(view, phrase=chosen, measure="phrase")

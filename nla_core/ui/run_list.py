@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from nla_core.run_view import RunView
+from nla_core.links import RunView
 from nla_core.runs.store import OPEN_STATES, RunState, Snapshot
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
 from nla_core.errors import NLAError
-from nla_core.refs import ViewState
-from nla_core.run_view import RunView
+from nla_core.links import RunView, ViewState
 from nla_core.runs.store import OPEN_STATES, Failure, LivePrompt, RunState, Snapshot, folded
-from nla_core.ui import measures, notices, panels, shell, token_panel, transcripts
+from nla_core.ui import controls, measures, notices, panels, shell, token_panel, transcripts
 from nla_core.ui.explanation import note_first
 from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.run_settings import duration, in_words
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from nla_core.runs.request import RunRequest
     from nla_core.runs.runner import JobRunner
 
-Go = Callable[[Callable[[RunView], RunView]], None]
 
 STATES: Final[dict[RunState, str]] = {
     RunState.QUEUED: "waits for its turn",
@@ -115,9 +112,7 @@ def progress(runner: JobRunner, snapshot: Snapshot, mine: str | None) -> None:
         )
 
 
-def readings(
-    runner: JobRunner, snapshot: Snapshot, request: RunRequest, view: RunView, go: Go
-) -> None:
+def readings(runner: JobRunner, snapshot: Snapshot, request: RunRequest, view: RunView) -> None:
     """The prompt of the view, token by token, with what is there of it."""
     index = min(view.prompt, len(request.prompts) - 1)
     live = folded(runner.events(snapshot.run_id).events, index)
@@ -130,13 +125,13 @@ def readings(
     position = None if view.position is None else transcript.nearest(view.position)
     wide, narrow = st.columns([1.5, 1], gap="medium")
     with wide:
-        _strip(snapshot, said, transcript, live, index, position, go)
+        _strip(snapshot, said, transcript, live, index, position)
     with narrow, st.container(key="panel"):
         if position is None:
             token_panel.invitation()
             return
         if transcript.reading(position, view.sample) is None:
-            _on_its_way(snapshot, transcript, live, position, go)
+            _on_its_way(snapshot, transcript, live, position)
             return
         token_panel.token_panel(
             transcript,
@@ -145,7 +140,7 @@ def readings(
             pair=_pair(runner, request),
             markup=False,
             paragraph=None,
-            on_step=lambda p, s: go(lambda v: v.at(p, s)),
+            on_step=_lock,
         )
 
 
@@ -171,7 +166,6 @@ def _strip(
     live: LivePrompt,
     index: int,
     position: int | None,
-    go: Go,
 ) -> None:
     late: list[Late] = []
     for chip in transcript.chips:
@@ -194,7 +188,7 @@ def _strip(
         span=None,
         markup=False,
         reveal=position is not None,
-        on_lock=lambda chosen: go(lambda v: v.at(chosen)),
+        on_lock=_lock,
         on_span=lambda span: None,
         late=late,
         key="live_strip",
@@ -208,13 +202,13 @@ def _tokens_only(strip_id: str, unread: str, _said: Said) -> Drawing:
 
 
 def _on_its_way(
-    snapshot: Snapshot, transcript: TranscriptView, live: LivePrompt, position: int, go: Go
+    snapshot: Snapshot, transcript: TranscriptView, live: LivePrompt, position: int
 ) -> None:
     token_panel.token_line(
         transcript,
         transcript.tokens[position],
         markup=False,
-        on_step=lambda p, s: go(lambda v: v.at(p, s)),
+        on_step=_lock,
     )
     at = (position, 0)
     if at in live.texts:
@@ -233,21 +227,25 @@ def _pair(runner: JobRunner, request: RunRequest) -> dict[str, Any]:
         return {}
 
 
-def prompts(snapshot: Snapshot, request: RunRequest, view: RunView, go: Go) -> None:
+def _lock(position: int | None, sample: int = 0) -> None:
+    controls.go(RunView, lambda view: view.at(position, sample))
+
+
+def prompts(snapshot: Snapshot, request: RunRequest, view: RunView) -> None:
     """Which prompt is looked at, where there are several."""
     if len(request.prompts) < 2:
         return
     labels = [
         f"{i + 1} · {prompt.label}" for i, prompt in enumerate(request.prompts[:MOST_PROMPTS])
     ]
-    st.session_state["run_prompt"] = min(view.prompt, len(labels) - 1)
     st.selectbox(
         "Prompt",
         range(len(labels)),
-        key="run_prompt",
         format_func=lambda i: labels[i],
-        on_change=lambda: go(
-            lambda v: replace(v, prompt=st.session_state["run_prompt"], position=None, sample=0)
+        **controls.bound(
+            "run_prompt",
+            min(view.prompt, len(labels) - 1),
+            lambda i: controls.change(RunView, prompt=i, position=None, sample=0),
         ),
     )
 

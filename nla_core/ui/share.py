@@ -15,7 +15,7 @@ import streamlit as st
 
 from nla_core import citation
 from nla_core.exports import Provenance
-from nla_core.refs import LONGEST_NOTE, ViewState
+from nla_core.links import LONGEST_NOTE, ViewState
 from nla_core.ui.html import draw
 from nla_core.ui.token_strip import FLAG_NAME
 from nla_core.ui.transcript_view import ReadingFacts, TranscriptView

@@ -18,14 +18,13 @@ from typing import Final, Literal, ParamSpec
 
 import streamlit as st
 
-from nla_core import refs
 from nla_core.errors import NLAError
+from nla_core.links import Parsed, ViewState
 from nla_core.opened import dataset as open_once
 from nla_core.runs.store import RunFolder
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE, current_version
 from nla_core.store.mounts import PROJECT, is_run, mounted, root_of
-from nla_core.ui.cards import Chosen
 from nla_core.ui.collector import settle
 from nla_core.ui.html import draw
 from nla_core.ui.keys import keys
@@ -34,7 +33,6 @@ ICON: Final = Path(__file__).with_name("icon.svg")
 STYLE: Final = Path(__file__).with_name("style.css")
 
 PageName = Literal["explore", "browse", "search", "compare", "audit", "run", "steer", "about"]
-Change = Callable[[refs.ViewState], refs.ViewState]
 
 P = ParamSpec("P")
 
@@ -112,7 +110,7 @@ def dataset() -> Dataset:
     there is no dataset to open.
     """
     try:
-        return opened(root_of(refs.parse(st.query_params).view.dataset))
+        return opened(root_of(ViewState.parse(st.query_params).view.dataset))
     except NLAError as error:
         refuse(error)
         st.stop()
@@ -154,14 +152,9 @@ def dataset_name(root: Path) -> str:
 # ---- the view ------------------------------------------------------------------------------------
 
 
-def read_link() -> refs.Parsed[refs.ViewState]:
-    """What the address bar says, and what was wrong with it."""
-    return refs.parse(st.query_params)
-
-
-def resolved(dataset: Dataset) -> refs.Parsed[refs.ViewState]:
-    """``read_link``, with the short link to a reading replaced by its transcript and token."""
-    link = read_link()
+def resolved(dataset: Dataset) -> Parsed[ViewState]:
+    """What the address bar says; a short link to a reading becomes its transcript and token."""
+    link = ViewState.parse(st.query_params)
     short = link.view.reading
     if short is None:
         return link
@@ -173,23 +166,6 @@ def resolved(dataset: Dataset) -> refs.Parsed[refs.ViewState]:
     view = view.opened(str(row["transcript_id"])).at(int(row["position"]), int(row["sample"]))
     st.query_params.from_dict(view.params())
     return replace(link, view=view)
-
-
-def go(change: Change) -> None:
-    """Put a changed view into the address bar. For callbacks: the run that follows draws it."""
-    st.query_params.from_dict(change(read_link().view).params())
-
-
-def follow(chosen: Chosen) -> None:
-    """Go where a card leads on this page. For callbacks."""
-    if chosen.query is not None:
-        st.query_params.from_dict(refs.parse_query(chosen.query).view.params())
-
-
-def leave(chosen: Chosen, name: PageName) -> None:
-    """Go where a card leads on another page. Ends the run if something was chosen."""
-    if chosen.query is not None:
-        st.switch_page(page(name), query_params=refs.parse_query(chosen.query).view.params())
 
 
 # ---- refusals ------------------------------------------------------------------------------------

@@ -8,16 +8,15 @@ look.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pandas as pd
 import streamlit as st
 
-from nla_core import opened, views
+from nla_core import opened
 from nla_core.errors import NLAError
-from nla_core.refs import Parsed
+from nla_core.links import SteerView
 from nla_core.runs.models import configured
 from nla_core.schema import Role, Section
 from nla_core.steering.edits import carried_over, words_of
@@ -29,11 +28,10 @@ from nla_core.steering.experiment import (
     Experiment,
 )
 from nla_core.store.dataset import Dataset
-from nla_core.ui import beside, shell
+from nla_core.ui import beside, controls, shell
 from nla_core.ui.edit_box import edit_box
 from nla_core.ui.html import draw, fill, hint, join
 from nla_core.ui.later import signed
-from nla_core.views import SteerView
 
 CONTEXT_CHARACTERS: Final = 900
 EXAMPLE_PROMPT: Final = "The city that I would most like to visit is"
@@ -59,15 +57,6 @@ class Source:
     after: str = ""
     others: tuple[str, ...] = ()
     has_answer: bool = False
-
-
-def read_link() -> Parsed[SteerView]:
-    return views.parse_steer(st.query_params)
-
-
-def go(change: Callable[[SteerView], SteerView]) -> None:
-    """Put a changed experiment into the address bar. For callbacks."""
-    st.query_params.from_dict(change(read_link().view).params())
 
 
 # ---- from the address to an experiment -----------------------------------------------------------
@@ -153,30 +142,23 @@ def experiment_of(view: SteerView, source: Source) -> Experiment:
 
 def own_prompt(dataset: Dataset, view: SteerView) -> None:
     """A text of one's own instead of a transcript."""
-    st.session_state["steer_prompt"] = view.prompt
+
+    def begin(**changes: str) -> None:
+        controls.change(SteerView, **changes, original="", edited="")
+
     st.text_area(
         "A text of your own, to be continued",
-        key="steer_prompt",
         max_chars=LONGEST_PROMPT,
         height=80,
         placeholder=EXAMPLE_PROMPT,
         help="The model continues it as it stands; the explanation is that of its last token.",
-        on_change=lambda: go(
-            lambda v: v.changed(
-                prompt=st.session_state["steer_prompt"].rstrip(), original="", edited=""
-            )
-        ),
+        **controls.bound("steer_prompt", view.prompt, lambda text: begin(prompt=text.rstrip())),
     )
     pairs = list(configured())
     if len(pairs) > 1:
-        st.session_state["steer_pair"] = view.pair or default_pair(dataset)
+        now = view.pair or default_pair(dataset)
         st.selectbox(
-            "Pair",
-            pairs,
-            key="steer_pair",
-            on_change=lambda: go(
-                lambda v: v.changed(pair=st.session_state["steer_pair"], original="", edited="")
-            ),
+            "Pair", pairs, **controls.bound("steer_pair", now, lambda pair: begin(pair=pair))
         )
 
 
@@ -217,8 +199,8 @@ def _read(view: SteerView, source: Source) -> None:
             why="its text for the last token is empty",
             fix="Try another text",
         )
-    st.session_state[UNTOLD] = read_link().problems  # a tidy link no longer shows them
-    st.query_params.from_dict(replace(view, original=said).params())
+    st.session_state[UNTOLD] = controls.read(SteerView).problems  # a tidy link no longer shows them
+    controls.show(replace(view, original=said))
     st.rerun()
 
 
@@ -236,9 +218,9 @@ def editing(view: SteerView, source: Source) -> None:
         f"/{st.session_state.get('steer_resets', 0)}",
         longest=LONGEST_EDIT,
         key="steer_edit",
-        on_change=lambda text: go(
-            # An emptied box is an edit of its own, which is refused; it is not the original again.
-            lambda v: v.changed(edited="" if text == source.original else text or " ")
+        # An emptied box is an edit of its own, which is refused; it is not the original again.
+        on_change=lambda text: controls.change(
+            SteerView, edited="" if text == source.original else text or " "
         ),
     )
     if view.edited and view.edited != source.original:
@@ -260,7 +242,7 @@ def editing(view: SteerView, source: Source) -> None:
 
 def _reset() -> None:
     st.session_state["steer_resets"] = st.session_state.get("steer_resets", 0) + 1
-    go(lambda v: v.changed(edited=""))
+    controls.change(SteerView, edited="")
 
 
 def fidelities(view: SteerView, source: Source, experiment: Experiment) -> None:

@@ -7,15 +7,13 @@ with the same numbers.
 
 from __future__ import annotations
 
-import streamlit as st
-
-from nla_core import views
+from nla_core.links import SteerView
 from nla_core.steering.presets import Measured, Preset, presets
 from nla_core.store.dataset import Dataset
-from nla_core.ui.cards import Card, Chosen, Group, cards
+from nla_core.ui import controls
+from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, hint
 from nla_core.ui.steering_results import points
-from nla_core.views import SteerView
 
 
 def view_of(preset: Preset, dataset: str | None) -> SteerView:
@@ -59,7 +57,13 @@ def listed(dataset: Dataset, view: SteerView) -> None:
         if rows
     ]
     if groups:
-        cards(groups, label="Presets", key="steer_presets", layout="grid", on_choice=_follow)
+        cards(
+            groups,
+            label="Presets",
+            key="steer_presets",
+            layout="grid",
+            on_choice=controls.follow(SteerView),
+        )
         hint(
             "Each was chosen on seeds 0 to 9 and measured on others. Shares are of texts that hold "
             "one of the preset’s words."
@@ -118,8 +122,3 @@ def _card(preset: Preset, view: SteerView, revision: str) -> Card:
         facts=facts,
         text=f"{preset.experiment.prompt}\u00a0…",
     )
-
-
-def _follow(chosen: Chosen) -> None:
-    if chosen.query is not None:
-        st.query_params.from_dict(views.parse_steer_query(chosen.query).view.params())

@@ -13,10 +13,10 @@ from typing import Final
 
 import streamlit as st
 
-from nla_core.refs import TokenRef
+from nla_core.links import TokenRef, ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import PROJECT
-from nla_core.ui import notices, shell
+from nla_core.ui import controls, notices, shell
 from nla_core.ui.cards import Card, Group, cards
 
 FEATURED: Final = PROJECT / "data/featured.json"
@@ -83,7 +83,7 @@ def welcome(dataset: Dataset) -> None:
                 label="Readings worth seeing",
                 key="featured_cards",
                 layout="row",
-                on_choice=shell.follow,
+                on_choice=controls.follow(ViewState),
             )
 
 

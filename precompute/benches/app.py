@@ -32,7 +32,7 @@ from typing import Any, Final
 import numpy as np
 
 from nla_core.errors import EXIT_CHECK_FAILED, EXIT_OK, NLAError
-from nla_core.refs import ViewState
+from nla_core.links import ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import DATA_VARIABLE, PROJECT, RUNS_VARIABLE
 from precompute.benches.sessions import Session, session

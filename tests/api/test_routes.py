@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from starlette.testclient import TestClient
 
-from nla_core import refs
+from nla_core import links
 from nla_core.api import listing
 from nla_core.api.routes import PREFIX
 from nla_core.store.dataset import Dataset
@@ -69,7 +69,7 @@ def test_a_reading_leads_to_its_page_and_its_token(client: TestClient) -> None:
     listed = get(client, "/readings", limit=1, role="assistant")["readings"][0]
     body = get(client, f"/readings/{listed['reading_id']}")
     assert body["reading"] == listed
-    view = refs.parse_query(listed["page"].partition("?")[2]).view
+    view = links.ViewState.parse_query(listed["page"].partition("?")[2]).view
     assert (view.transcript, view.position) == (listed["transcript_id"], listed["position"])
     assert body["token"]["position"] == listed["position"]
 

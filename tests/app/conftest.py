@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from nla_core.refs import ViewState
-from nla_core.views import SearchView
+from nla_core.links import SearchView, ViewState
 from tests.helpers import make_dataset
 
 APP = Path(__file__).resolve().parents[2] / "app.py"

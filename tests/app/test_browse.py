@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from nla_core.refs import FidelityBand, Layout, LengthBand, SortKey, ViewState
+from nla_core.links import FidelityBand, Layout, LengthBand, SortKey, ViewState
 from nla_core.schema import Flag
 from nla_core.store.dataset import TranscriptSort
 from nla_core.store.queries import FIDELITY_BANDS, LENGTH_BANDS

@@ -19,9 +19,9 @@ from nla_core.compare.concepts import SHIPPED
 from nla_core.compare.judging import compare_dataset
 from nla_core.compare.semantic import EmbedOnce
 from nla_core.compare.thresholds import Thresholds
+from nla_core.links import AuditView, CompareMeasure, CompareView
 from nla_core.store.dataset import Dataset
 from nla_core.ui import matches
-from nla_core.views import AuditView, CompareMeasure, CompareView, parse_audit, parse_compare
 from tests.app.conftest import Open
 from tests.app.test_explore import component, content_positions, held, html
 from tests.helpers import ERROR_PROMPT, hash_vectors, make_dataset, transcript_id_of
@@ -60,13 +60,13 @@ def judged(
 
 
 def compared(app: AppTest) -> CompareView:
-    parsed = parse_compare({k: str(v) for k, v in dict(app.query_params).items()})
+    parsed = CompareView.parse({k: str(v) for k, v in dict(app.query_params).items()})
     assert parsed.problems == ()
     return parsed.view
 
 
 def audited(app: AppTest) -> AuditView:
-    parsed = parse_audit({k: str(v) for k, v in dict(app.query_params).items()})
+    parsed = AuditView.parse({k: str(v) for k, v in dict(app.query_params).items()})
     assert parsed.problems == ()
     return parsed.view
 

@@ -12,10 +12,9 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nla_core.errors import NLAError
-from nla_core.refs import ViewState, parse
+from nla_core.links import CompareView, ViewState
 from nla_core.store.dataset import Dataset
 from nla_core.store.manifest import DATABASE
-from nla_core.views import CompareView, parse_compare_query
 from tests.app.conftest import Open
 from tests.helpers import ERROR_PROMPT, PAIR, RAWVAR, make_dataset, transcript_id_of
 
@@ -41,7 +40,7 @@ def held(proto: Any) -> Any:
 
 
 def view_of(app: AppTest) -> ViewState:
-    parsed = parse({name: str(value) for name, value in dict(app.query_params).items()})
+    parsed = ViewState.parse({name: str(value) for name, value in dict(app.query_params).items()})
     assert parsed.problems == ()
     return parsed.view
 
@@ -230,7 +229,9 @@ def test_a_reading_leads_to_its_claims(open_app: Open, dataset_root: Path) -> No
     app = open_app(ViewState(transcript=FACTS, position=position))
     links = [e.proto for e in app.get("page_link")]
     (link,) = [link for link in links if link.label == "Compare with the text"]
-    assert parse_compare_query(link.query_string).view == CompareView(transcript=FACTS).at(position)
+    assert CompareView.parse_query(link.query_string).view == CompareView(transcript=FACTS).at(
+        position
+    )
 
 
 def test_a_colour_that_needs_a_phrase_asks_for_one(open_app: Open) -> None:

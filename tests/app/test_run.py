@@ -12,8 +12,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nla_core import opened
+from nla_core.links import RunView
 from nla_core.opened import Kept
-from nla_core.run_view import RunView, parse_run
 from nla_core.runs.request import Which
 from nla_core.runs.runner import JobRunner
 from nla_core.runs.store import RunState
@@ -47,7 +47,7 @@ def jobs(pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def run_id_of(app: AppTest) -> str:
-    found = parse_run({name: str(value) for name, value in dict(app.query_params).items()})
+    found = RunView.parse({name: str(value) for name, value in dict(app.query_params).items()})
     assert found.problems == ()
     assert found.view.run is not None
     return found.view.run

@@ -8,10 +8,9 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from nla_core import opened
-from nla_core.refs import parse_query
+from nla_core.links import SearchView, ViewState
 from nla_core.schema import Flag, Role
 from nla_core.store.dataset import Dataset
-from nla_core.views import SearchView, parse_search
 from tests.app.conftest import Open
 from tests.app.test_compare import HashEncoder
 from tests.app.test_explore import component, html
@@ -22,7 +21,7 @@ WORD = "geography"  # stands in explanations of the tests' dataset
 
 
 def search_of(app: AppTest) -> SearchView:
-    parsed = parse_search({name: str(value) for name, value in dict(app.query_params).items()})
+    parsed = SearchView.parse({name: str(value) for name, value in dict(app.query_params).items()})
     assert parsed.problems == ()
     return parsed.view
 
@@ -46,7 +45,7 @@ def test_typing_searches_and_every_hit_is_a_permalink(open_app: Open) -> None:
     hits = found(app)
     assert hits
     for hit in hits:
-        view = parse_query(str(hit["query"])).view
+        view = ViewState.parse_query(str(hit["query"])).view
         assert view.token is not None
         start, end = hit["spans"][0]  # type: ignore[index]
         assert str(hit["text"])[start:end].casefold().startswith(WORD)
@@ -94,7 +93,7 @@ def test_visible_text_is_found_with_its_token(open_app: Open) -> None:
     app = open_app(SearchView(text="capital of France", within="visible"), page=SEARCH)
     assert not app.exception
     (first, *_) = found(app)
-    view = parse_query(str(first["query"])).view
+    view = ViewState.parse_query(str(first["query"])).view
     assert view.transcript == transcript_id_of("facts-001")
     assert view.position is not None
 

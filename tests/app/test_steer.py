@@ -14,7 +14,7 @@ from streamlit.testing.v1 import AppTest
 
 from nla_core import opened
 from nla_core.explain import Explainer
-from nla_core.refs import ViewState
+from nla_core.links import SteerView, ViewState
 from nla_core.steering.desk import Desk, Status
 from nla_core.steering.experiment import Place
 from nla_core.steering.presets import presets
@@ -22,7 +22,6 @@ from nla_core.store.dataset import Dataset
 from nla_core.ui.steering import answer_start, experiment_of, source_of
 from nla_core.ui.steering_presets import view_of
 from nla_core.ui.steering_results import as_csv, points, shown
-from nla_core.views import SteerView, parse_steer, parse_steer_query
 from tests.app.conftest import Open
 from tests.app.test_explore import component, content_positions, html, reading
 from tests.helpers import transcript_id_of
@@ -52,7 +51,7 @@ def desk(explainer: Explainer, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 
 def asked(app: AppTest) -> SteerView:
-    parsed = parse_steer({k: str(v) for k, v in dict(app.query_params).items()})
+    parsed = SteerView.parse({k: str(v) for k, v in dict(app.query_params).items()})
     assert parsed.problems == ()
     return parsed.view
 
@@ -78,7 +77,7 @@ def test_the_bare_page_offers_presets_and_a_text_of_ones_own(open_app: Open) -> 
     assert "beat a random direction" in cards["groups"][0]["title"]
     assert sum(len(group["items"]) for group in cards["groups"]) == len(presets())
     first = cards["groups"][0]["items"][0]
-    assert parse_steer_query(first["query"]).view in [view_of(p, None) for p in works]
+    assert SteerView.parse_query(first["query"]).view in [view_of(p, None) for p in works]
     app.text_area(key="steer_prompt").set_value("The dog ").run()
     assert asked(app).prompt == "The dog"
 
@@ -87,7 +86,7 @@ def test_a_reading_leads_to_its_edit_and_back(open_app: Open, dataset_root: Path
     position = content_positions(dataset_root, FACTS)[3]
     app = open_app(ViewState(transcript=FACTS, position=position, sample=1))
     (link,) = [e.proto for e in app.get("page_link") if e.proto.label == "Steer from here"]
-    view = parse_steer_query(link.query_string).view
+    view = SteerView.parse_query(link.query_string).view
     assert view == SteerView(transcript=FACTS, position=position, sample=1)
     app = open_app(view, page=STEER)
     assert not app.exception
@@ -223,7 +222,7 @@ def test_a_preset_is_the_experiment_that_was_measured(dataset_root: Path) -> Non
     dataset = Dataset.open(dataset_root)
     for preset in presets():
         view = view_of(preset, None)
-        there = parse_steer_query(view.query)
+        there = SteerView.parse_query(view.query)
         assert (there.view, there.problems) == (view, ())
         source = source_of(dataset, there.view)
         assert source is not None
@@ -274,7 +273,7 @@ steer_views = st.builds(
 
 @given(steer_views)
 def test_every_experiment_stands_in_its_link(view: SteerView) -> None:
-    there = parse_steer_query(view.query)
+    there = SteerView.parse_query(view.query)
     assert there.view == view
     assert there.problems == ()
 

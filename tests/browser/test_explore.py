@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from nla_core.refs import TokenRef, ViewState
+from nla_core.links import TokenRef, ViewState
 from nla_core.store.dataset import Dataset
 from scripts.screenshots import serving
 from tests.helpers import transcript_id_of

@@ -10,8 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 
-from nla_core.refs import ViewState
-from nla_core.views import SearchView
+from nla_core.links import SearchView, ViewState
 from scripts.screenshots import serving
 from tests.helpers import transcript_id_of
 

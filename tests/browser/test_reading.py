@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from nla_core.refs import ViewState, parse
+from nla_core.links import ViewState
 from nla_core.store.dataset import Dataset
 from tests.browser.test_explore import chip, content
 from tests.helpers import transcript_id_of
@@ -23,7 +23,7 @@ LONG = transcript_id_of("long-002")
 
 
 def view_of(page: Any) -> ViewState:
-    parsed = parse(dict(parse_qsl(urlsplit(page.url).query)))
+    parsed = ViewState.parse(dict(parse_qsl(urlsplit(page.url).query)))
     assert parsed.problems == ()
     return parsed.view
 
@@ -122,7 +122,7 @@ def test_a_shared_note_is_shown_as_the_sharers(visit: Visit, dataset_root: Path)
     page.get_by_role("button", name="Share").click()
     page.get_by_label("Note for whoever opens it").fill("<b>Trust me</b> & look")
     link = page.get_by_label("Link", exact=True).input_value()
-    assert parse(dict(parse_qsl(urlsplit(link).query))).view == ViewState(
+    assert ViewState.parse(dict(parse_qsl(urlsplit(link).query))).view == ViewState(
         transcript=FACTS, position=position, note="<b>Trust me</b> & look"
     )
     other = visit("/?" + urlsplit(link).query)

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 from playwright.sync_api import expect
 
-from nla_core.views import SteerView
+from nla_core.links import SteerView
 from scripts.screenshots import serving
 from tests.browser.test_pages import SIDEWAYS, accessible
 from tests.tiny import tiny_pair

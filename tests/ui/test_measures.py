@@ -7,11 +7,10 @@ from typing import get_args
 
 import pytest
 
-from nla_core.refs import Measure
+from nla_core.links import CompareMeasure, Measure
 from nla_core.store.dataset import Dataset
 from nla_core.ui import measures
 from nla_core.ui.transcript_view import TranscriptView
-from nla_core.views import CompareMeasure
 from tests.helpers import make_dataset, transcript_id_of
 
 
