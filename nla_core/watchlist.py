@@ -23,8 +23,8 @@ from nla_core.compare.concepts import (
     read_concepts,
 )
 from nla_core.errors import NLAError
+from nla_core.paths import home
 from nla_core.store.files import explained, write_atomic
-from nla_core.store.mounts import PROJECT
 
 OWN_VARIABLE: Final = "NLA_OWN"
 """Folder of what people keep of their own; ``data/own`` without it."""
@@ -36,7 +36,7 @@ _LOCK: Final = threading.Lock()
 
 
 def own_folder() -> Path:
-    return Path(os.environ.get(OWN_VARIABLE) or PROJECT / "data/own")
+    return Path(os.environ.get(OWN_VARIABLE) or home() / "own")
 
 
 def watchlist() -> tuple[tuple[Concept, ...], bool]:

@@ -37,6 +37,7 @@ class Verb:
 
 
 VERBS = (
+    Verb("app", "precompute.serve", "serve the explorer on this machine"),
     Verb("run", "precompute.run", "explain every token of a corpus and publish the dataset"),
     Verb("plan", "precompute.cost", "say what a run would take: time, memory, disk, price"),
     Verb("transcripts", "precompute.transcripts", "conversations from elsewhere as a corpus"),

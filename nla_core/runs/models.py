@@ -25,11 +25,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from nla_core.errors import Cancelled, NLAError
 from nla_core.nla.threads import spare_cores
+from nla_core.paths import PROJECT
 from nla_core.runs.queue import PairKey
 from nla_core.runs.remote_link import is_address
 from nla_core.runs.request import RunPrompt
 from nla_core.runs.settings import WorkerSettings
-from nla_core.store.mounts import PROJECT
 
 if TYPE_CHECKING:
     from nla_core.explain import Explainer, Wanted

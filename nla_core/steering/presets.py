@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from nla_core.errors import NLAError
+from nla_core.paths import PROJECT
 from nla_core.steering.experiment import Edit, Experiment
 from nla_core.steering.outcome import Contrast, Rate
-from nla_core.store.mounts import PROJECT
 
 FOLDER: Final = PROJECT / "data" / "steering"
 PRESETS: Final = FOLDER / "presets.json"

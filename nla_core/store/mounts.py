@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from nla_core.errors import NLAError
+from nla_core.paths import PROJECT, home
 from nla_core.store.manifest import CURRENT
 
-PROJECT: Final = Path(__file__).resolve().parents[2]
 DATA_VARIABLE: Final = "NLA_DATA"
 """Folders of datasets, parted as in PATH; the first one is what a link without a dataset means."""
 
@@ -24,7 +24,7 @@ RUNS_VARIABLE: Final = "NLA_RUNS"
 def runs_home() -> Path:
     """Where on-demand runs are kept and published."""
     named = os.environ.get(RUNS_VARIABLE)
-    return Path(named) if named else PROJECT / "data/runs"
+    return Path(named) if named else home() / "runs"
 
 
 def mounted() -> dict[str, Path]:

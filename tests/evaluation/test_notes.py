@@ -113,7 +113,9 @@ def test_plain_text_borrows_the_notes_that_agree_best(tmp_path: Path) -> None:
     assert len(made.rows) == 430
     borrowed = made.rows[made.rows["labelled_by"] == "borrowed"]
     assert borrowed["label"].str.endswith(". Next: a / b. Text: of it").all()
-    of_vector = {tuple(v.tolist()): note for v, note in zip(plain.hidden.half(), truth, strict=True)}
+    of_vector = {
+        tuple(v.tolist()): note for v, note in zip(plain.hidden.half(), truth, strict=True)
+    }
     hits = 0
     for at, label in borrowed["label"].items():
         true = of_vector[tuple(made.hidden[at].half().tolist())]
