@@ -35,6 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "nla_core/errors.py",
         "nla_core/intervals.py",
         "nla_core/memory.py",
+        "nla_core/paths.py",
         "nla_core/metrics.py",
         "nla_core/prompts.py",
         "nla_core/readings.py",
