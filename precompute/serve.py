@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from nla_core.paths import PROJECT
+from nla_core.store.manifest import current_version
 
 HELP = (
     "Serve the explorer. It opens the demo unless --data or NLA_DATA names datasets; Ctrl-C ends "
@@ -24,8 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Become the server; returns only where it could not be started."""
+    """Become the server. Raises NLAError for a folder of --data that holds no dataset."""
     if args.data:
+        for folder in args.data:
+            current_version(Path(folder))
         os.environ["NLA_DATA"] = os.pathsep.join(args.data)
     # Streamlit reads its settings from the folder it is started in.
     for name in FOLDERS:

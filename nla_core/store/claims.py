@@ -3,7 +3,8 @@
 Knows their tables, where they stand, and how they are written whole or not at all. Does not know
 how claims are judged. The decision a reader would question: the folder's name holds the hash of the
 thresholds, so files made with other thresholds are simply not found. They are rebuilt with
-`python -m precompute compare`, never migrated; and being derived, no manifest lists them.
+`python -m precompute compare`, never migrated. No manifest lists them; their receipt holds the hash
+of each, and `verify` compares.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from nla_core.errors import NLAError
 from nla_core.schema import DISTRUSTED
 from nla_core.store.dataset import Dataset
 from nla_core.store.files import building, explained, fsync_tree, write_json
+from nla_core.store.manifest import FileEntry
 
 DERIVED = "derived"
 RECEIPT = "receipt.json"
@@ -116,7 +118,8 @@ def write_derived(final: Path, tables: Mapping[str, pa.Table], receipt: Mapping[
                 compression_level=12,
                 row_group_size=ROW_GROUP,
             )
-        write_json(temporary / RECEIPT, dict(receipt))
+        files = {p.name: asdict(FileEntry.of(p)) for p in sorted(temporary.iterdir())}
+        write_json(temporary / RECEIPT, {**receipt, "files": files})
         fsync_tree(temporary)
         for old in parent.glob(f"{kind}-*"):
             shutil.rmtree(old)

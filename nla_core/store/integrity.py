@@ -8,6 +8,7 @@ the first, because a person who mends data wants the whole list.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from enum import StrEnum
 from pathlib import Path
@@ -19,9 +20,10 @@ import pyarrow.parquet as pq
 
 from nla_core.schema import SORT_KEYS, TABLES, Finish, Flag, Role, Section, Status
 from nla_core.store import vector_shards
-from nla_core.store.manifest import PARQUET, Manifest, file_problems
+from nla_core.store.manifest import PARQUET, FileEntry, Manifest, file_problems
 
 VECTOR_BLOCK = 65_536
+DERIVED_RECEIPTS = "derived/*/receipt.json"
 
 # Each query returns one number that has to be 0.
 _CHECKS: dict[str, str] = {
@@ -81,7 +83,7 @@ _CLOSED_SETS: list[tuple[str, str, type[StrEnum]]] = [
 def problems(directory: Path, manifest: Manifest) -> list[str]:
     """Every way in which the version in ``directory`` is not what ``manifest`` says.
 
-    Reads all files once. Does not look at derived files.
+    Reads all files once, derived ones too, which are held against the hashes of their receipt.
     """
     found = file_problems(directory, manifest, hashes=True)
     if found:  # tables that are not the published ones are not worth reading
@@ -89,7 +91,31 @@ def problems(directory: Path, manifest: Manifest) -> list[str]:
     found = [line for name in TABLES for line in _table_problems(directory, name, manifest)]
     if found:
         return found
-    return _relation_problems(directory, manifest) + _vector_problems(directory, manifest)
+    return [
+        *_relation_problems(directory, manifest),
+        *_vector_problems(directory, manifest),
+        *_derived_problems(directory),
+    ]
+
+
+def _derived_problems(directory: Path) -> list[str]:
+    """Derived files that are not what their receipt says; receipts of older versions hold none."""
+    found = []
+    for receipt in sorted(directory.glob(DERIVED_RECEIPTS)):
+        folder = receipt.parent
+        try:
+            listed = json.loads(receipt.read_text(encoding="utf-8")).get("files", {})
+            expected = {name: FileEntry(**entry) for name, entry in listed.items()}
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            found.append(f"{receipt.relative_to(directory)} cannot be read: {error}")
+            continue
+        for name, entry in expected.items():
+            path = folder / name
+            if not path.is_file():
+                found.append(f"{path.relative_to(directory)} is missing")
+            elif FileEntry.of(path) != entry:
+                found.append(f"{path.relative_to(directory)} is not what its receipt says")
+    return found
 
 
 def _table_problems(directory: Path, name: str, manifest: Manifest) -> list[str]:

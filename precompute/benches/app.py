@@ -33,8 +33,8 @@ import numpy as np
 
 from nla_core.errors import EXIT_CHECK_FAILED, EXIT_OK, NLAError
 from nla_core.links import ViewState
-from nla_core.store.dataset import Dataset
 from nla_core.paths import PROJECT
+from nla_core.store.dataset import Dataset
 from nla_core.store.mounts import DATA_VARIABLE, RUNS_VARIABLE
 from precompute.benches.sessions import Session, session
 from precompute.output import say, write_result

@@ -10,6 +10,7 @@ from precompute.cli import VERBS, main
 
 # What each verb is asked with where a file, a folder or a URL that it reads is missing.
 MISSING = {
+    "app": "--data none",
     "run": "--nla no-pair --corpus none.jsonl --out out",
     "plan": "--nla no-pair --corpus none.jsonl",
     "transcripts": "none.jsonl --out corpus.jsonl",

@@ -179,3 +179,20 @@ def test_the_demo_ships_what_the_shipped_numbers_give() -> None:
         receipt = read_receipt(folder, kind, f"python -m precompute compare {root}")
         assert receipt["version"] == version
         assert sum(path.stat().st_size for path in folder.iterdir()) < 2_000_000
+
+
+@pytest.mark.parametrize("name", ["claims.parquet", "leaderboard.parquet"])
+def test_verify_notices_a_changed_byte_of_a_derived_file(dataset: Dataset, name: str) -> None:
+    folder = Claims.open(dataset).folder
+    path = folder / name
+    before = path.read_bytes()
+    assert problems(dataset.directory, dataset.manifest) == []
+    try:
+        path.write_bytes(bytes([before[0] ^ 1]) + before[1:])
+        (found,) = problems(dataset.directory, dataset.manifest)
+        assert f"{folder.name}/{name} is not what its receipt says" in found
+        path.unlink()
+        (found,) = problems(dataset.directory, dataset.manifest)
+        assert found.endswith(f"{name} is missing")
+    finally:
+        path.write_bytes(before)
