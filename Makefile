@@ -75,11 +75,11 @@ numbers: $(APP_STAMP) ## Quote eval.json of the pairs in the documents and repor
 
 BENCH_ARGS ?=
 
-bench: $(APP_STAMP) ## Measure the models and write docs/performance.md (a quarter of an hour; goes on)
-	$(PY) scripts/bench.py $(BENCH_ARGS)
+bench: $(APP_STAMP) ## Run the benchmarks and write docs/performance.md (half an hour on two cores)
+	$(PY) -m benchmarks $(BENCH_ARGS)
 
-bench-check: $(APP_STAMP) ## Fail where a ratio is worse than its record by more than a fifth
-	$(PY) scripts/bench.py --check $(BENCH_ARGS)
+bench-check: $(APP_STAMP) ## Fail where a ratio is worse than its record by more than a tenth
+	$(PY) -m benchmarks --check $(BENCH_ARGS)
 
 model: $(APP_STAMP) ## Fetch the demo model into the cache (100 MB, once)
 	@$(PY) -m nla_core.nla.checkpoints fetch >/dev/null

@@ -50,7 +50,6 @@ VERBS = (
     Verb("eval-compare", "precompute.eval_compare", "measure standings and concepts on labels"),
     Verb("audit", "precompute.audit", "count concepts over a dataset; dump transcripts as text"),
     Verb("doctor", "precompute.doctor", "check that a pair fits its target, and say what does not"),
-    Verb("bench", "precompute.bench", "time the fast paths against the plain ones"),
     Verb("steer", "precompute.steer", "measure the steering presets on held-out seeds"),
     Verb("export", "precompute.export.cli", "write a pair as the published ones are laid out"),
     Verb("train", "precompute.train.cli", "train a pair: labels, activations, AR, AV"),

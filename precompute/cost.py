@@ -1,9 +1,7 @@
-"""Verb ``plan``: what a run will take in time, memory, disk and money, before anything is run.
+"""Verb ``plan``: what a run would take in time, memory, disk and money, before it is started.
 
-Knows how a few prompts of the corpus are chosen and run for calibration. Does not know how their
-figures are scaled (see prediction.py). The decision a reader would question: calibration is a real
-run of about one batch of readings, in a folder that is thrown away. It takes half a minute on two
-cores, and what it measures is what will happen.
+A few prompts of the corpus are run and measured, about one batch of readings, and the result is
+scaled by tokens and readings to a range (see `nla_core.runs.estimate`). Nothing is written.
 """
 
 from __future__ import annotations
@@ -11,42 +9,66 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
-import tempfile
-from collections.abc import Sequence
-from dataclasses import fields, replace
-from pathlib import Path
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from nla_core.errors import EXIT_OK, NLAError
-from precompute.corpus import Corpus, Prompt, read_corpus
+from precompute.corpus import Prompt, read_corpus
 from precompute.output import say, write_result
-from precompute.plan import Settings, make_plan
-from precompute.run import add_corpus_arguments, add_settings
+from precompute.plan import Settings, Shard, add_corpus_arguments, add_settings, prompt_seeds
 
 if TYPE_CHECKING:
     from nla_core.embed import Embedder
     from nla_core.explain import Explainer
-    from precompute.benches.flops import Spent
-    from precompute.occupancy import StepCosts
-    from precompute.prediction import Models, Prediction, Sample, Size
+    from nla_core.runs.estimate import Batch, Estimate
 
 HELP = (
-    "Say what a run over a corpus would take: time, memory, disk and price. A few of its prompts "
-    "are run to find out, and thrown away. With --gpu, an estimate for a GPU that is not here."
+    "Say what a run over a corpus would take: a range of time, and memory, disk and price. About "
+    "one batch of its readings is made to find out, and thrown away."
 )
 EXAMPLE = (
     "python -m precompute plan --nla data/nla/smollm2-135m-L20 --corpus data/prompts/facts.jsonl"
 )
 LEAST_PROMPTS = 2
-GPU_ITEMSIZE = 2  # bytes of a number on a GPU that is not here
+NAMED = 5
+"""Prompts that are named on the terminal; ``--json`` has all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The prompts that can be run, their lengths in tokens, and the reasons against the others."""
+
+    prompts: tuple[Prompt, ...]
+    lengths: tuple[int, ...]
+    failed: dict[str, NLAError]
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What all prompts would take; ``usd`` is a range."""
+
+    prompts: int
+    tokens: int
+    readings: int
+    time: Estimate
+    memory_bytes: int
+    disk_bytes: int
+    usd: tuple[float, float] | None
+    failed: dict[str, NLAError]
+
+    def as_json(self) -> dict[str, Any]:
+        failed = {
+            name: {"what": error.what, "why": error.why, "fix": error.fix}
+            for name, error in self.failed.items()
+        }
+        return {**asdict(replace(self, failed={})), "failed": failed}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_corpus_arguments(parser)
     add_settings(parser)
-    parser.add_argument(
-        "--gpu", metavar="NAME", help="estimate for this GPU instead, from its data sheet"
-    )
     parser.add_argument(
         "--usd-per-hour", type=float, metavar="USD", help="price of the machine, for the price"
     )
@@ -54,230 +76,189 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sample-readings",
         type=int,
         metavar="N",
-        help="readings to calibrate with (default: one batch)",
+        help="readings to measure with (default: one batch)",
     )
+
+
+def count(prompts: Iterable[Prompt], explainer: Explainer, max_new_tokens: int) -> Counted:
+    """The length of each prompt. Raises NLAError where not one of them can be run."""
+    from nla_core.nla.layout import prompt_ids
+
+    kept: list[Prompt] = []
+    lengths: list[int] = []
+    failed: dict[str, NLAError] = {}
+    for prompt in prompts:
+        try:
+            n = len(prompt_ids(explainer.loaded.tokenizer, prompt.messages)[0])
+            explainer.loaded.target.check_length(n + max_new_tokens)
+        except NLAError as error:
+            failed[prompt.id] = error
+        else:
+            kept.append(prompt)
+            lengths.append(n)
+    if not kept:
+        first, reason = next(iter(failed.items()))
+        raise NLAError(
+            "No prompt of the corpus can be run", why=f"{first}: {reason}", fix="Correct the corpus"
+        )
+    return Counted(tuple(kept), tuple(lengths), failed)
 
 
 def chosen(prompts: Sequence[Prompt], lengths: Sequence[int], wanted: int) -> list[Prompt]:
     """Prompts evenly over the range of lengths, as few as give ``wanted`` tokens together."""
     order = sorted(range(len(prompts)), key=lengths.__getitem__)
-    for count in range(min(LEAST_PROMPTS, len(order)), len(order) + 1):
-        places = [order[(2 * i + 1) * len(order) // (2 * count)] for i in range(count)]
+    for n in range(min(LEAST_PROMPTS, len(order)), len(order) + 1):
+        places = [order[(2 * i + 1) * len(order) // (2 * n)] for i in range(n)]
         if sum(lengths[place] for place in places) >= wanted:
             break
     return [prompts[place] for place in places]
 
 
-def warm_up(explainer: Explainer, batch_size: int) -> StepCosts:
-    """A few tokens through each model; what they told of the AV's steps.
-
-    What a process pays once (pages of the weights, buffers of products) is then paid with loading:
-    scaled up with the small run it made the prediction a quarter too long.
-    """
-    from precompute.occupancy import StepCosts
-
-    loaded = explainer.loaded
-    loaded.target.trace([list(loaded.tokenizer("a warm target")["input_ids"]) * 16])
-    loaded.reconstructor.reconstruct(["a warm text"] * batch_size)
-    return StepCosts.of(loaded.verbalizer, loaded.pair.d_model, batch_size)
-
-
-def calibrate(
-    prompts: Sequence[Prompt],
+def forecast(
+    counted: Counted,
     settings: Settings,
     explainer: Explainer,
     embedder: Embedder,
-    loading: Spent,
-    steps: StepCosts,
-) -> Sample:
-    """Run ``prompts`` and throw the dataset away. NLAError where none of them could be read."""
-    from precompute.metering import PARTS, run_metered
-    from precompute.prediction import Sample
-
-    corpus = Corpus(tuple(sorted(prompts, key=lambda prompt: prompt.id)), ())
-    plan = make_plan(
-        corpus, pair=explainer.pair.describe(), settings=settings, name="plan", limit=None
-    )
-    with tempfile.TemporaryDirectory(prefix="nla-plan-") as home:
-        meter, result = run_metered(plan, Path(home), explainer, embedder)
-        written = sum(path.stat().st_size for path in Path(home).rglob("*") if path.is_file())
-    if not result["n_readings"]:
-        raise NLAError(
-            "The prompts that were tried gave no readings",
-            why="all of them failed, or they have no content",
-            fix="Run them with --limit to see why",
-        )
-    return Sample(
-        prompts=len(prompts) - result["n_errors"],
-        tokens=meter.tokens["target"],
-        answer_tokens=meter.tokens["answers"],
-        readings=result["n_readings"],
-        lengths=tuple(meter.text_lengths),
-        steps=steps,
-        cpu_s={part: meter.spent[part].cpu_s for part in PARTS},
-        wall_s={part: meter.spent[part].wall_s for part in PARTS},
-        answers_cpu_s=meter.spent["answers"].cpu_s,
-        load_cpu_s=loading.cpu_s,
-        load_wall_s=loading.wall_s,
-        bytes_once=_bytes_of_empty_tables(),
-        bytes_written=written,
-        peak_bytes=_peak_bytes(explainer),
-    )
-
-
-def foretell(
-    corpus: Corpus,
-    settings: Settings,
-    explainer: Explainer,
-    embedder: Embedder,
-    loading: Spent,
-    steps: StepCosts,
+    *,
+    load_s: float = 0.0,
     sample_readings: int | None = None,
-) -> tuple[Sample, Size, Prediction]:
-    """The small run, the size of the large one, and what that will take on this machine."""
-    from nla_core.nla.layout import prompt_ids
-    from precompute.prediction import Size, predict
+    usd_per_hour: float | None = None,
+) -> Forecast:
+    """Measure a batch and scale it to all prompts. Raises NLAError where it gives no reading."""
+    from nla_core.runs.estimate import measure
 
-    lengths = [len(prompt_ids(explainer.loaded.tokenizer, p.messages)[0]) for p in corpus.prompts]
-    wanted = sample_readings or settings.batch_size
-    prompts = chosen(corpus.prompts, lengths, -(-wanted // settings.samples))
-    sample = calibrate(prompts, settings, explainer, embedder, loading, steps)
-    size = Size(
-        prompts=len(lengths),
-        prompt_tokens=sum(lengths),
-        samples=settings.samples,
-        batch_size=settings.batch_size,
-        shard_size=settings.shard_size,
+    wanted = -(-(sample_readings or settings.batch_size) // settings.samples)
+    some = chosen(counted.prompts, counted.lengths, wanted)
+    seeds = prompt_seeds(Shard(1, tuple(some)), settings.seed)
+    batch = measure(
+        explainer,
+        [prompt.messages for prompt in some],
+        seeds,
+        answer={
+            "max_new_tokens": settings.max_new_tokens,
+            "temperature": settings.temperature,
+        },
+        explanation={
+            "samples": settings.samples,
+            "temperature": settings.explanation_temperature,
+            "seed": settings.seed,
+            "max_new_tokens": settings.explanation_tokens,
+            "batch_size": settings.batch_size,
+        },
     )
-    return sample, size, predict(sample, size)
+    texts = [reading.explanation for found in batch.readings for reading in found]
+    began = time.monotonic()
+    vectors = embedder.embed(texts)
+    publish_s = (time.monotonic() - began) / len(texts)
+
+    answers = sum(one.n_answer_tokens for one in batch.transcripts) / len(batch.transcripts)
+    tokens = sum(counted.lengths) + round(answers * len(counted.lengths))
+    readings = round(len(texts) / batch.tokens * tokens)
+    rates = replace(batch.rates, publish=publish_s, load=load_s)
+    found = rates.estimate(tokens=tokens, readings=readings, loaded=False)
+    usd = None
+    if usd_per_hour is not None and found.low is not None and found.high is not None:
+        usd = (found.low / 3600 * usd_per_hour, found.high / 3600 * usd_per_hour)
+    rows = _parquet_bytes(batch, some, seeds, explainer, settings) / len(texts)
+    return Forecast(
+        prompts=len(counted.prompts),
+        tokens=tokens,
+        readings=readings,
+        time=found,
+        memory_bytes=_peak_bytes(explainer),
+        disk_bytes=round(readings * (2 * rows + 2 * vectors.shape[1])),
+        usd=usd,
+        failed=counted.failed,
+    )
 
 
-def _bytes_of_empty_tables() -> int:
-    """What the files of a version and of a shard take without a single row."""
+def _parquet_bytes(
+    batch: Batch,
+    prompts: Sequence[Prompt],
+    seeds: Sequence[int],
+    explainer: Explainer,
+    settings: Settings,
+) -> int:
+    """What the rows of the batch take; a run keeps them twice, in shards and in the version."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from nla_core.schema import TABLES
+    from nla_core.rows import Outcome, tables_of
 
+    rows = [
+        Outcome(prompts[place], seeds[place], transcript, readings=list(readings))
+        for place, transcript, readings in zip(
+            batch.places, batch.transcripts, batch.readings, strict=True
+        )
+    ]
     total = 0
-    for schema in TABLES.values():
+    for table in tables_of(rows, explainer.reading_id, asdict(settings)).values():
         sink = pa.BufferOutputStream()
-        pq.write_table(schema.empty_table(), sink)
-        total += 2 * sink.getvalue().size
+        pq.write_table(table, sink)
+        total += sink.getvalue().size
     return total
 
 
 def _peak_bytes(explainer: Explainer) -> int:
     import torch
 
-    device = explainer.loaded.verbalizer.parts.device
-    if device.type == "cuda":
+    if explainer.loaded.verbalizer.parts.device.type == "cuda":
         return sum(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak * (1 if sys.platform == "darwin" else 1024)
 
 
-def elsewhere(
-    name: str, sample: Sample, size: Size, here: Prediction, explainer: Explainer
-) -> Prediction:
-    """An estimate for the GPU called ``name``, from its data sheet and the shares reached here."""
-    from precompute.benches.roofline import Machine
-    from precompute.gpus import gpu
-    from precompute.prediction import estimate, works
-
-    parts = explainer.loaded.verbalizer.parts
-    models, there = _models(explainer, None), _models(explainer, GPU_ITEMSIZE)
-    machine = Machine.of(parts.device, parts.product_dtype)
-    small = works(models, sample.tokens, sample.readings, sample, size.batch_size)
-    reached = {
-        part: min(1.0, work.floor(machine.gflop_per_cpu_s, machine.gbyte_per_cpu_s) / seconds)
-        for part, work in small.items()
-        if (seconds := sample.cpu_s[part]) > 0
-    }
-    large = works(there, here.tokens, here.readings, sample, size.batch_size)
-    return estimate(here, gpu(name), large, reached, there, size.batch_size)
-
-
-def _models(explainer: Explainer, itemsize: int | None) -> Models:
-    """The three, with numbers of that many bytes, or as they are here."""
-    from precompute.benches.reading import Costs
-    from precompute.prediction import Models
-
-    loaded, slot = explainer.loaded, explainer.loaded.verbalizer.slot
-    return Models(
-        Costs.of(loaded.target.model, itemsize),
-        Costs.of(loaded.verbalizer.model, itemsize),
-        Costs.of(loaded.reconstructor.model, itemsize),
-        len(loaded.verbalizer.parts.layers),
-        1 + len(slot.suffix_ids) + len(slot.prefill_ids),
-        len(slot.prefix_ids),
-    )
-
-
 def main(args: argparse.Namespace) -> int:
-    """Print the prediction; ``--json`` gets it with the small run it came from."""
+    """Print the forecast; ``--json`` gets it with the settings."""
     corpus = read_corpus(args.corpus, answered=args.max_new_tokens == 0).first(args.limit)
     settings = Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
 
-    from dataclasses import asdict
-
-    import torch
-
     from nla_core.embed import MiniLM
     from nla_core.explain import Explainer
-    from nla_core.nla.devices import pick_dtype
-    from nla_core.nla.placement import pick_place
-    from precompute.benches.flops import clock
-    from precompute.gpus import gpu
 
-    price = args.usd_per_hour
-    if args.gpu:
-        price = gpu(args.gpu).usd_per_hour if price is None else price
-    device = pick_place(args.device).first
-    dtype = str(pick_dtype(device, args.dtype)).removeprefix("torch.")
-    settings = replace(settings, device=device.type, dtype=dtype)
-    with clock(torch.device("cpu")) as loading:
-        explainer = Explainer.load(args.nla, device=args.device, dtype=args.dtype, progress=say)
-        embedder = MiniLM()
-        embedder.embed(["a warm encoder"])
-        steps = warm_up(explainer, settings.batch_size)
-    sample, size, found = foretell(
-        corpus, settings, explainer, embedder, loading, steps, args.sample_readings
+    began = time.monotonic()
+    explainer = Explainer.load(args.nla, device=args.device, dtype=args.dtype, progress=say)
+    embedder = MiniLM()
+    embedder.embed(["a warm encoder"])
+    load_s = time.monotonic() - began
+    parts = explainer.loaded.verbalizer.parts
+    dtype = str(parts.product_dtype).removeprefix("torch.")
+    settings = replace(settings, device=parts.device.type, dtype=dtype)
+    found = forecast(
+        count(corpus.prompts, explainer, settings.max_new_tokens),
+        settings,
+        explainer,
+        embedder,
+        load_s=load_s,
+        sample_readings=args.sample_readings,
+        usd_per_hour=args.usd_per_hour,
     )
-    if args.gpu:
-        found = elsewhere(args.gpu, sample, size, found, explainer)
-    print(_told(found, args.gpu, price, size.prompts))
-    result: dict[str, Any] = {
-        "prediction": found.as_json(),
-        "usd": None if price is None else found.usd(price),
-        "usd_per_hour": price,
-        "gpu": args.gpu,
-        "sample": asdict(sample),
-        "prompts": size.prompts,
-        "settings": asdict(settings),
-    }
-    write_result(args, result)
+    print(in_words(found))
+    write_result(args, {**found.as_json(), "settings": asdict(settings)})
     return EXIT_OK
 
 
-def _told(found: Prediction, gpu: str | None, price: float | None, prompts: int) -> str:
-    where = f"an estimate for one {gpu}, from its data sheet" if gpu else "on this machine"
+def in_words(found: Forecast) -> str:
+    """The forecast as lines for a terminal."""
+    time_, usd = found.time, found.usd
+    assert time_.seconds is not None
+    assert time_.low is not None
+    assert time_.high is not None
     lines = [
-        f"{prompts:,} prompts, about {found.readings:,} readings ({where})",
-        f"time    {_time(found.wall_s)}, of it "
-        + ", ".join(f"{part} {_time(seconds)}" for part, seconds in found.parts_s.items())
-        + ("" if gpu else f" of processor time ({_time(found.cpu_s)} with loading)"),
+        f"{found.prompts:,} prompts, about {found.readings:,} readings, on this machine",
+        f"time    {_span(time_.low)} to {_span(time_.high)}, most likely {_span(time_.seconds)}",
         f"memory  {found.memory_bytes / 1e9:.1f} GB",
         f"disk    {found.disk_bytes / 1e6:.1f} MB",
+        f"price   {usd[0]:.2f} to {usd[1]:.2f} USD" if usd else "price   give --usd-per-hour",
     ]
-    if price is None:
-        lines.append("price   not known: give --usd-per-hour")
-    else:
-        lines.append(f"price   {found.usd(price):.2f} USD, at {price:.2f} USD an hour")
+    for name, error in list(found.failed.items())[:NAMED]:
+        lines.append(f"cannot be run: {name}: {error}")
+    if (more := len(found.failed) - NAMED) > 0:
+        lines.append(f"cannot be run: {more} more")
     return "\n".join(lines)
 
 
-def _time(seconds: float) -> str:
+def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -25,7 +25,6 @@ from precompute.evaluation.best_of import best_of, candidates
 from precompute.evaluation.measure import evaluate
 from precompute.evaluation.report import write_report
 from precompute.evaluation.second_ar import load_second_ar
-from precompute.evaluation.throughput import read_record
 from precompute.output import say, write_result
 from precompute.testset import FOLDER, TestSet
 
@@ -107,12 +106,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=1.0, help="of the samples of --best-of (1.0)"
     )
     parser.add_argument(
-        "--throughput",
-        type=Path,
-        metavar="FILE",
-        help="record of `bench train` to show in the report",
-    )
-    parser.add_argument(
         "--notes", type=Path, metavar="FILE", help="annotated texts: does the note say what they do"
     )
     parser.add_argument(
@@ -140,7 +133,6 @@ def main(args: argparse.Namespace) -> int:
     tests = TestSet.load(pair_home(args.nla) / FOLDER)
     if args.limit:
         tests = tests.head(args.limit)
-    throughput = read_record(args.throughput) if args.throughput else None
     pair = find_pair(args.nla, target=args.target)
     loaded = load_pair(pair, device=args.device, dtype=args.dtype)
     second = load_second_ar(args.second_ar, loaded) if args.second_ar else None
@@ -155,8 +147,6 @@ def main(args: argparse.Namespace) -> int:
         figures |= _best_of(args, loaded, second, tests)
     if args.notes:
         figures |= _notes(args, loaded)
-    if throughput is not None:
-        figures["throughput"] = throughput
     _show(args, tests, texts, figures)
     if args.readings:
         with explained(args.readings):

@@ -1,15 +1,18 @@
 """What a run will do, decided before it starts: settings, seeds, shards, and one hash over all.
 
-Everything that can change a row belongs to the hash, versions of torch and transformers too: after
-an upgrade a run starts over rather than mix rows that nobody could reproduce.
+Everything that can change a row belongs to the hash, the versions of torch and transformers too:
+after an upgrade a run starts over instead of mixing rows that nobody can reproduce. The flags that
+`run` and `plan` share are here, so that `plan --help` loads no engine and no model library.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from nla_core.errors import NLAError
@@ -132,3 +135,44 @@ def prompt_seeds(shard: Shard, seed: int) -> Sequence[int]:
     """
     keys = (f"{seed}/{prompt.id}".encode() for prompt in shard.prompts)
     return [int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1 for key in keys]
+
+
+def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is to be explained, and with which pair."""
+    parser.add_argument(
+        "--nla", type=Path, required=True, metavar="DIR", help="the NLA pair (av/ and ar/)"
+    )
+    parser.add_argument(
+        "--corpus", type=Path, required=True, nargs="+", metavar="FILE", help="prompt JSONL files"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N prompts, by id (to try it out)"
+    )
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Everything that decides what is made of a prompt."""
+    default = {field.name: field.default for field in fields(Settings)}
+    for name, kind, text in (
+        ("max_new_tokens", int, "longest answer of the target, in tokens"),
+        ("temperature", float, "sampling temperature of the answers; 0 is greedy"),
+        ("samples", int, "explanations for each token"),
+        ("explanation_tokens", int, "longest explanation, in tokens; longer ones are cut, flagged"),
+        ("explanation_temperature", float, "sampling temperature of the explanations"),
+        ("batch_size", int, "vectors explained at once"),
+        ("shard_size", int, "prompts in one shard, the unit that is kept when a run is killed"),
+        ("seed", int, "seed of everything that is sampled"),
+    ):
+        parser.add_argument(
+            "--" + name.replace("_", "-"),
+            type=kind,
+            default=default[name],
+            metavar="N",
+            help=f"{text} (default: %(default)s)",
+        )
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, or split: over all GPUs (default: auto)"
+    )
+    parser.add_argument(
+        "--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)"
+    )

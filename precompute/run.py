@@ -31,7 +31,15 @@ from precompute.lease import leasing
 from precompute.mirror import open_workspace
 from precompute.output import write_result
 from precompute.places import Place, add_place_arguments, place_of
-from precompute.plan import Plan, Settings, Shard, make_plan, prompt_seeds
+from precompute.plan import (
+    Plan,
+    Settings,
+    Shard,
+    add_corpus_arguments,
+    add_settings,
+    make_plan,
+    prompt_seeds,
+)
 from precompute.progress import Progress
 from precompute.publish import publish_workspace
 from precompute.workspace import Receipt, Workspace, driving
@@ -227,47 +235,6 @@ def load_explainer(folder: Path, device: str, dtype: str) -> ShardExplainer:
         device=device,
         dtype=dtype,
         progress=lambda text: print(text, file=sys.stderr, flush=True),
-    )
-
-
-def add_corpus_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is to be explained, and with which pair."""
-    parser.add_argument(
-        "--nla", type=Path, required=True, metavar="DIR", help="the NLA pair (av/ and ar/)"
-    )
-    parser.add_argument(
-        "--corpus", type=Path, required=True, nargs="+", metavar="FILE", help="prompt JSONL files"
-    )
-    parser.add_argument(
-        "--limit", type=int, metavar="N", help="only the first N prompts, by id (to try it out)"
-    )
-
-
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Everything that decides what is made of a prompt."""
-    default = {field.name: field.default for field in fields(Settings)}
-    for name, kind, text in (
-        ("max_new_tokens", int, "longest answer of the target, in tokens"),
-        ("temperature", float, "sampling temperature of the answers; 0 is greedy"),
-        ("samples", int, "explanations for each token"),
-        ("explanation_tokens", int, "longest explanation, in tokens; longer ones are cut, flagged"),
-        ("explanation_temperature", float, "sampling temperature of the explanations"),
-        ("batch_size", int, "vectors explained at once"),
-        ("shard_size", int, "prompts in one shard, the unit that is kept when a run is killed"),
-        ("seed", int, "seed of everything that is sampled"),
-    ):
-        parser.add_argument(
-            "--" + name.replace("_", "-"),
-            type=kind,
-            default=default[name],
-            metavar="N",
-            help=f"{text} (default: %(default)s)",
-        )
-    parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, or split: over all GPUs (default: auto)"
-    )
-    parser.add_argument(
-        "--dtype", default="auto", help="auto, float32, bfloat16 or float16 (default: auto)"
     )
 
 

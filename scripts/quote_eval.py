@@ -3,10 +3,10 @@
 Knows the form `<!-- eval:KEY -->0.12<!-- /eval -->` and where KEY is looked up: in the eval.json of
 the pair that a model card belongs to, in what `steer` measured for docs/steering.md, or in that of
 the demo pair for every other document. KEY may be nested (`controls.empty`,
-`by_category.code.fve`, `histogram.counts.0`). The demo pair's figures hold as `throughput` what
-`bench train` measured. Also writes the report of each pair that has one. Measures nothing. The
-decision a reader would question: digits are chosen here, three decimals for numbers that are no
-integers, so that documents cannot round in their own favour.
+`by_category.code.fve`, `histogram.counts.0`). The demo pair's figures hold as `throughput` the
+kept record of the speed of training. Also writes the report of each pair that has one. Digits are
+chosen here, three decimals for numbers that are no integers, so that documents cannot round in
+their own favour.
 
 Usage: python scripts/quote_eval.py
 """

@@ -88,7 +88,7 @@ class Rule:
 
 def _knows_streamlit(path: str) -> bool:
     # Beside what draws: what stands in front of the pages, and what opens sessions to time them.
-    others = ("nla_core/api/asgi.py", "precompute/benches/sessions.py")
+    others = ("nla_core/api/asgi.py", "benchmarks/app.py")
     return path.startswith("nla_core/ui/") or path in others
 
 

@@ -21,7 +21,7 @@ import uvicorn
 
 from nla_core.api.worker_app import application
 from nla_core.errors import EXIT_BAD_INPUT, EXIT_OK, NLAError
-from nla_core.runs.pace import tokens_per_second
+from nla_core.runs.estimate import tokens_per_second
 from nla_core.runs.remote_wire import PROTOCOL, TOKEN_VARIABLE, Identity
 
 if TYPE_CHECKING:

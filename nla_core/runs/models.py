@@ -279,8 +279,8 @@ class DeviceModels:
         """Do nothing: models of this process are always there."""
 
     def pace(self, explainer: Explainer) -> float:
-        """Tokens a second, measured now; see `nla_core.runs.pace`."""
-        from nla_core.runs.pace import tokens_per_second
+        """Tokens a second, measured now; see `nla_core.runs.estimate`."""
+        from nla_core.runs.estimate import tokens_per_second
 
         return tokens_per_second(explainer)
 

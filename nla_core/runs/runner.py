@@ -160,12 +160,14 @@ class JobRunner:
                 max(0, run.total() - len(run.readings) - len(run.failures))
                 for run in self._queue.open_runs()
             )
-        return self.history.estimate(
-            key,
-            self.settings.device_names[0],
+        rates = self.history.rates(
+            key, self.settings.device_names[0], request.verbalizer.max_tokens
+        )
+        if rates is None:
+            return Estimate(None, None, None, "nothing")
+        return rates.estimate(
             tokens=sum(lengths) + new * len(lengths),
             readings=sum(request.positions.most(n, new) for n in lengths) * request.samples,
-            explanation_tokens=request.verbalizer.max_tokens,
             loaded=self._model(key).state is LoadState.READY,
             readings_ahead=ahead // max(1, len(self.settings.device_names)),
         )

@@ -170,7 +170,7 @@ class Worker(threading.Thread):
         except Exception:  # a run will meet it, too, and tell its visitor
             LOG.exception("Warming up %s failed", key[0])
         else:
-            self.history.guess(key, self.models.device, pace)
+            self.history.learn(key, self.models.device, Kind.TOKEN, pace, 1.0)
 
     # ---- the target ------------------------------------------------------------------------------
 

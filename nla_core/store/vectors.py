@@ -8,8 +8,8 @@ lists that were probed.
 
 Measured on two busy cores, 384 dimensions: exact search takes 1.6 µs a row (2.5 µs a row of a
 scattered subset), hence the limits below. IVF-SQ8 over a million rows, 1,024 lists: 18 s and
-375 MB to build, and 27 ms of one core to search 320 of the lists. `bench vectors` measures where
-the limit belongs; its record is docs/benchmarks/vectors-2-cores.json.
+375 MB to build, and 27 ms of one core to search 320 of the lists. `benchmarks/search.py` measures
+where the limit belongs; its record is docs/benchmarks/search-2-cores.json.
 """
 
 from __future__ import annotations

@@ -229,8 +229,14 @@ def in_words(request: RunRequest) -> str:
 def told(estimate: Estimate) -> str:
     """How long it will take, in words."""
     if estimate.seconds is None or estimate.low is None or estimate.high is None:
-        return "This machine has not run the pair before, so it cannot say how long it will take."
-    basis = {"past runs": "from past runs on this machine", "warm-up": "a first guess"}
+        return (
+            "Not known yet how long it will take: this machine has not run the pair before. "
+            "The first batch is measured."
+        )
+    basis = {
+        "past runs": "from past runs on this machine",
+        "warm-up": "a first guess, from a few steps",
+    }
     return (
         f"About {duration(estimate.seconds)} ({duration(estimate.low)} to "
         f"{duration(estimate.high)}; {basis.get(estimate.basis, '')})."

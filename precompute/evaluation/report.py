@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_core.store.files import explained, write_atomic
-from precompute.evaluation import plots, throughput
+from precompute.evaluation import plots
 from precompute.evaluation.markdown import table
 from precompute.evaluation.plots import Bar
 from precompute.evaluation.targets import Verdict, verdicts
@@ -75,7 +75,6 @@ def render(figures: Figures) -> dict[str, str]:
         _texts(figures),
         _second(figures),
         _best_of(figures),
-        throughput.section(figures["throughput"]) if "throughput" in figures else "",
         _left_out(figures),
         f"## Definitions\n\n{DEFINITIONS}",
     ]

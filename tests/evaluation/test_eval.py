@@ -26,7 +26,6 @@ from precompute.evaluation.report import render
 from precompute.testset import FOLDER, TestSet
 from precompute.train.examples import Examples
 from precompute.train.record import finish, target_sha256
-from tests.evaluation.test_throughput import throughput_record
 from tests.tiny import D_MODEL, LAYER, TEXT, tiny_pair
 
 WORDS = TEXT.split()
@@ -124,14 +123,12 @@ def test_floors_by_hand() -> None:
 
 
 def test_eval_writes_figures_readings_and_report(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "throughput.json").write_text(json.dumps(throughput_record()))
     outs = ["--json", str(tmp_path / "eval.json"), "--readings", str(tmp_path / "r" / "r.parquet")]
     outs += ["--report", str(tmp_path / "report"), "--best-of", "3", "--temperature", "0.7"]
-    outs += ["--second-ar", str(folder), "--throughput", str(tmp_path / "throughput.json")]
+    outs += ["--second-ar", str(folder)]
     assert main(_eval(folder, *outs)) == 0
     figures = json.loads((tmp_path / "eval.json").read_text())
     assert figures["ok"] is True
-    assert figures["throughput"] == throughput_record()
     assert figures["n"] == 24
     assert figures["documents"] == N_PROMPTS
     # The second AR is the first one here: it agrees, on every lane it judges.
@@ -292,17 +289,6 @@ def test_another_ar_scores_differently(folder: Path, tmp_path: Path) -> None:
     difference = figures["fve"] - figures["second_ar_fve"]
     assert abs(difference) > 1e-3
     assert figures["second_ar_difference"] == pytest.approx(difference)
-
-
-@pytest.mark.parametrize("content", ["[1]", "no json", "{}", None])
-def test_a_bad_throughput_file_is_refused_first(
-    folder: Path, tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "t.json"
-    if content is not None:
-        path.write_text(content)
-    assert main(_eval(folder, "--throughput", str(path))) == 2
-    assert "throughput" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", [["--best-of", "0"], ["--limit", "0"], ["--temperature", "-1"]])

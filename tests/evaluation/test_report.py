@@ -13,7 +13,6 @@ from nla_core.errors import NLAError
 from precompute.evaluation.plots import Bar, bars, curve, histogram
 from precompute.evaluation.report import DEFINITIONS, render, write_report
 from precompute.evaluation.targets import GOALS, verdicts
-from tests.evaluation.test_throughput import throughput_record
 
 FIGURES = {
     "pair_id": "a-pair", "revision": "0123456789ab", "target": "a-target", "layer": 2, "n": 600,
@@ -73,12 +72,10 @@ def test_optional_parts_appear_when_measured() -> None:
         "second_ar_difference_gold": 0.04, "best_of_n": 4, "best_of_temperature": 1.0,
         "best_of_fve": 0.6, "best_of_single_fve": 0.4, "best_of_second_ar_fve": 0.52,
         "best_of_single_second_ar_fve": 0.38,
-        "throughput": throughput_record(),
     }  # fmt: skip
     text = render(FIGURES | more)["report.md"]
     assert "| explanations | 0.550 | 0.500 | 0.050 |" in text
     assert "| the best by the own AR | 0.600 | 0.520 |" in text
-    assert "| sampling from the AV | 1 | 1,235 |" in text
 
 
 def test_every_figure_survives_json() -> None:

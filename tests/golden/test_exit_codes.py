@@ -23,7 +23,6 @@ MISSING = {
     "eval-compare": "--labels none.jsonl",
     "audit": "--dataset none",
     "doctor": "--nla none",
-    "bench": "search --dataset none",
     "steer": "--nla none --presets none.json --out measured.json",
     "export": "--nla none --out out",
     "train": "data --corpus none.jsonl --out out",

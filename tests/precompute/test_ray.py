@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -25,7 +24,6 @@ from nla_core.errors import NLAError
 from nla_core.schema import Status
 from nla_core.store.dataset import Dataset
 from precompute import engines
-from precompute.benches.engines import pace
 from precompute.corpus import read_corpus
 from precompute.engines import Need, RayEngine
 from precompute.plan import Plan
@@ -335,28 +333,3 @@ def test_the_command_gives_the_bytes_of_the_local_one(
     assert outs["ray"] == outs["local"]
     assert len(outs["ray"]) == 6 * 4 + 1
     shutil.rmtree(tmp_path / "ray")
-
-
-def test_pace_leaves_out_the_first_shard_of_each_worker() -> None:
-    done = [(10.0, 7), (12.0, 8), (14.0, 4), (16.0, 4)]
-    assert pace(done, 1)["readings_per_s"] == pytest.approx(16 / 6)
-    assert pace(done, 2)["readings_per_s"] == pytest.approx(8 / 4)
-    assert pace(done, 2)["readings"] == 23
-    with pytest.raises(NLAError, match="4 shards say nothing of 4 workers"):
-        pace(done, 4)
-
-
-def test_the_benchmark_of_engines(tmp_path: Path) -> None:
-    pair, out = tiny_pair(tmp_path), tmp_path / "bench.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "precompute", "bench", "engines", "--nla", str(pair), "--prompts",
-         "5", "--device", "cpu", "--dtype", "float32", "--json", str(out)],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(out.read_text())
-    counts = {engine["readings"] for engine in found["engines"].values()}
-    assert len(counts) == 1, "all did the same"
-    assert found["engines"].keys() >= {"local", "ray"}
-    assert found["engines"].keys() >= {"ray_two", "two_ranks"} or os.cpu_count() == 1
-    assert found["within_targets"] == (found["ray_overhead"] <= found["ray_overhead_target"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks import readings
 from nla_core.errors import NLAError
 from nla_core.explain import Explainer
 from precompute.cli import main
@@ -195,11 +196,15 @@ def test_training_lowers_the_loss_and_the_pair_works(prepared: Path) -> None:
     explainer = Explainer.load(pair, device="cpu", dtype="float32")
     assert explainer.pair.target == str(prepared / "base")
 
-    bench = ["bench", "explain", "--nla", str(pair), "--vectors", "5", "--dtype", "float32"]
-    assert main([*bench, "--explanation-tokens", "8", "--json", str(out)]) == 0
-    timed = json.loads(out.read_text())
-    assert timed["same_texts_batched"] == timed["vectors"] == 5
-    assert timed["same_texts_one_by_one"] == timed["one_by_one_vectors"] > 0
+    found = readings.main(
+        ["--nla", str(pair), "--vectors", "5", "--dtype", "float32", "--device", "cpu",
+         "--explanation-tokens", "8", "--rounds", "1", "--out", str(prepared / "record")]
+    )  # fmt: skip
+    assert found["figures"]["same_texts_batched"]["value"] == 100
+    assert found["figures"]["same_texts_one_by_one"]["value"] == 100
+    kept = json.loads((prepared / "record" / "readings-cpu.json").read_text(encoding="utf-8"))
+    assert kept["figures"] == found["figures"]
+    assert kept["machine"]["packages"]["torch"]
 
 
 def test_a_split_without_documents_is_refused(prepared: Path, tmp_path: Path) -> None:
