@@ -108,8 +108,8 @@ def _expects(tokens: tuple[TokenFacts, ...], reading: ReadingFacts) -> Piece:
     here = reading.position + 1
     came = as_word(tokens[here].text) if here < len(tokens) else None
     known: dict[str, float] = {}
-    for text, p in zip(token.top_tokens, token.top_probs, strict=True):
-        known[as_word(text)] = known.get(as_word(text), 0.0) + p
+    for text, given in zip(token.top_tokens, token.top_probs, strict=True):
+        known[as_word(text)] = known.get(as_word(text), 0.0) + given
     chips = []
     for start, end, word in named:
         p = known.get(word)
