@@ -252,7 +252,7 @@ def test_each_dependency_is_justified() -> None:
     assert not missing, f"ARCHITECTURE.md does not say why it needs {sorted(missing)}"
 
 
-OPTIONAL = {"inspect-ai", "vllm"}
+OPTIONAL = {"inspect-ai"}
 """Imported where a user has it; what is missing without it is said in words."""
 
 

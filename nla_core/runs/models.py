@@ -17,7 +17,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -27,17 +27,13 @@ from nla_core.errors import Cancelled, NLAError
 from nla_core.nla.threads import spare_cores
 from nla_core.paths import PROJECT
 from nla_core.runs.queue import PairKey
-from nla_core.runs.remote_link import is_address
 from nla_core.runs.request import RunPrompt
 from nla_core.runs.settings import WorkerSettings
 
 if TYPE_CHECKING:
-    from nla_core.explain import Explainer, Wanted
-    from nla_core.nla.layout import Piece, Prompt
+    from nla_core.explain import Explainer
+    from nla_core.nla.layout import Piece
     from nla_core.nla.pair import Pair
-    from nla_core.nla.verbalizer import Verbalization
-    from nla_core.readings import Reading, Transcript
-    from nla_core.runs.remote_link import WorkerLost
 
 
 PAIRS_VARIABLE: Final = "NLA_PAIRS"
@@ -150,66 +146,6 @@ class LoadState(StrEnum):
     FAILED = "failed"
 
 
-class RunExplainer(Protocol):
-    """What a run needs of `nla_core.explain.Explainer`, wherever its models are."""
-
-    def transcribe(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        seeds: Sequence[int],
-        max_new_tokens: int,
-        temperature: float,
-        cancelled: Callable[[], bool],
-    ) -> list[Transcript | NLAError]: ...
-
-    def content_positions(self, transcript: Transcript) -> list[int]: ...
-
-    def explain_each(
-        self,
-        wanted: Sequence[Wanted],
-        *,
-        temperature: float,
-        max_new_tokens: int,
-        batch_size: int,
-        score_size: int | None,
-        cancelled: Callable[[], bool],
-        still_wanted: Callable[[int], bool],
-        on_text: Callable[[int, Verbalization], None],
-    ) -> Iterator[tuple[int, Reading]]: ...
-
-
-class Models(Protocol):
-    """Where a worker thread has its models: on a device of its own, or on another machine.
-
-    ``serves`` is the one pair it can have, or None: any. What is not reached takes no work.
-    """
-
-    @property
-    def device(self) -> str: ...
-
-    @property
-    def serves(self) -> PairKey | None: ...
-
-    def reach(self) -> bool: ...
-
-    def batch_size(self) -> int: ...
-
-    def state(self, key: PairKey) -> ModelState: ...
-
-    def has(self, key: PairKey) -> bool: ...
-
-    def using(
-        self, key: PairKey, name: str, progress: Callable[[str], None] = ...
-    ) -> AbstractContextManager[RunExplainer]: ...
-
-    def pace(self, explainer: Any) -> float: ...
-
-    def unload_idle(self) -> list[PairKey]: ...
-
-    def lost(self, error: WorkerLost) -> None: ...
-
-
 class LoadExplainer(Protocol):
     """Loads the pair of that name; NLAError says what is missing."""
 
@@ -238,8 +174,6 @@ class _Loaded:
 
 class DeviceModels:
     """Shared by all threads that need the models of this device."""
-
-    serves: PairKey | None = None
 
     def __init__(
         self, load: LoadExplainer, *, device: str, dtype: str, memory_mb: int, idle_s: float
@@ -271,12 +205,6 @@ class DeviceModels:
             return CPU_BATCH
         free, _ = torch.cuda.mem_get_info(device)
         return min(MOST_ROWS, max(FEWEST_ROWS, free // ROW_BYTES))
-
-    def reach(self) -> bool:
-        return True
-
-    def lost(self, error: WorkerLost) -> None:
-        """Do nothing: models of this process are always there."""
 
     def pace(self, explainer: Explainer) -> float:
         """Tokens a second, measured now; see `nla_core.runs.estimate`."""
@@ -514,9 +442,8 @@ class ModelCache:
 
     def _here(self) -> list[DeviceModels]:
         """The devices of this machine, in the order of the settings."""
-        names = [name for name in self.settings.device_names if not is_address(name)]
         with self._lock:
-            return [self._device(name) for name in names or ["auto"]]
+            return [self._device(name) for name in self.settings.device_names]
 
     def _nearest(self, key: PairKey) -> DeviceModels:
         here = self._here()

@@ -214,17 +214,13 @@ class Queue:
         capacity: Capacity,
         loaded: PairKey | None,
         wait_s: float,
-        only: PairKey | None = None,
     ) -> Lease | None:
-        """The next work, under a lease; None if there is none within ``wait_s``.
-
-        ``only`` is the one pair that whoever asks can work with.
-        """
+        """The next work, under a lease; None if there is none within ``wait_s``."""
         with self.changed:
-            work = self._next(capacity, loaded, only)
+            work = self._next(capacity, loaded)
             if work is None:
                 self.changed.wait(wait_s)
-                work = self._next(capacity, loaded, only)
+                work = self._next(capacity, loaded)
             if work is None:
                 return None
             lease = Lease(work)
@@ -239,14 +235,8 @@ class Queue:
         with self.changed:
             return any(run.has_work and pair_key(run) != loaded for run in self.runs.values())
 
-    def _next(
-        self, capacity: Capacity, loaded: PairKey | None, only: PairKey | None
-    ) -> Work | None:
-        working = [
-            run
-            for run in self.open_runs()
-            if run.has_work and (only is None or pair_key(run) == only)
-        ]
+    def _next(self, capacity: Capacity, loaded: PairKey | None) -> Work | None:
+        working = [run for run in self.open_runs() if run.has_work]
         return self._rotation.next(working, capacity, loaded)
 
     def _begin(self, run: Run) -> None:

@@ -6,7 +6,6 @@ owners; it ends early only when both have cancelled it.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,12 +19,9 @@ from nla_core.errors import NLAError
 from nla_core.readings import Said
 from nla_core.runs import store
 from nla_core.runs.estimate import Estimate, History
-from nla_core.runs.models import LoadState, ModelCache, Models, ModelState, Pairs
+from nla_core.runs.models import DeviceModels, LoadState, ModelCache, ModelState, Pairs
 from nla_core.runs.publish import Publisher
 from nla_core.runs.queue import PairKey, Queue, pair_key, places
-from nla_core.runs.remote_link import Address, is_address
-from nla_core.runs.remote_shelf import RemoteShelf
-from nla_core.runs.remote_wire import TOKEN_VARIABLE
 from nla_core.runs.request import RunRequest, check_queue, check_request
 from nla_core.runs.settings import Limits, WorkerSettings
 from nla_core.runs.store import Event, Failure, Run, RunState, Snapshot, StoredRun
@@ -355,12 +351,10 @@ class JobRunner:
         best = (LoadState.READY, LoadState.LOADING, LoadState.FAILED, LoadState.ABSENT)
         return min(states, key=lambda s: best.index(s.state), default=ModelState(LoadState.ABSENT))
 
-    def _models_of(self, device: str, *, anew: bool = False) -> Models:
-        if is_address(device):
-            return RemoteShelf(Address(device, os.environ.get(TOKEN_VARIABLE)))
+    def _models_of(self, device: str, *, anew: bool = False) -> DeviceModels:
         return self.model_cache.renewed(device) if anew else self.model_cache.of(device)
 
-    def _worker(self, models: Models) -> Worker:
+    def _worker(self, models: DeviceModels) -> Worker:
         return Worker(self._queue, models, self.settings, self.history)
 
     def _publisher(self) -> Publisher:

@@ -22,15 +22,14 @@ from typing import TYPE_CHECKING, Final
 from nla_core.errors import Cancelled, NLAError
 from nla_core.nla.threads import give_back, the_cores
 from nla_core.runs.estimate import History, Kind
-from nla_core.runs.models import DeviceModels, Models, RunExplainer
+from nla_core.runs.models import DeviceModels
 from nla_core.runs.publish import Publisher
-from nla_core.runs.queue import Capacity, Explain, Lease, PairKey, Queue, Transcribe, pair_key
-from nla_core.runs.remote_link import WorkerLost
+from nla_core.runs.queue import Capacity, Explain, Lease, PairKey, Queue, Transcribe
 from nla_core.runs.settings import WorkerSettings
 from nla_core.runs.store import Run, Unit
 
 if TYPE_CHECKING:
-    from nla_core.explain import Wanted
+    from nla_core.explain import Explainer, Wanted
     from nla_core.nla.verbalizer import Verbalization
     from nla_core.readings import Reading
 
@@ -48,7 +47,7 @@ class Worker(threading.Thread):
     """``retire`` asks the thread to end at its next step; another one does what it holds then."""
 
     def __init__(
-        self, queue: Queue, models: Models, settings: WorkerSettings, history: History
+        self, queue: Queue, models: DeviceModels, settings: WorkerSettings, history: History
     ) -> None:
         super().__init__(name=f"runs-{models.device}", daemon=True)
         self.queue, self.models, self.settings, self.history = queue, models, settings, history
@@ -80,27 +79,18 @@ class Worker(threading.Thread):
         """Take and do work until retired. An Exception never ends the thread."""
         _stand_back(self.settings.niceness)
         while not self.retired:
-            if not self.models.reach():
-                self._retired.wait(IDLE_SECONDS)
-                continue
             capacity = Capacity(
                 self.batch_size or FIRST_CAPACITY,
                 self.settings.first_batch,
                 self.settings.transcribe,
             )
-            self.lease = self.queue.take(
-                capacity, self._stay_with(), IDLE_SECONDS, self.models.serves
-            )
+            self.lease = self.queue.take(capacity, self._stay_with(), IDLE_SECONDS)
             if self.lease is None:
                 self.models.unload_idle()
                 continue
             blame = True
             try:
                 blame = not self._do(self.lease)
-            except WorkerLost as error:
-                # Begun work may be what killed it; an address that is away says nothing of it.
-                self.models.lost(error)
-                blame = error.at_work
             except Exception:
                 LOG.exception("A batch failed")
             # Not in a finally: where the thread is killed, the watchdog sees to its lease.
@@ -119,8 +109,6 @@ class Worker(threading.Thread):
                 explainer = held.enter_context(self._models(lease.key, run.request.pair))
             except Cancelled:
                 return True
-            except WorkerLost:
-                raise
             except Exception as error:
                 if not isinstance(error, NLAError):
                     LOG.exception("The pair %s cannot be loaded", run.request.pair)
@@ -137,7 +125,7 @@ class Worker(threading.Thread):
                 return True
 
     @contextmanager
-    def _models(self, key: PairKey, name: str) -> Iterator[RunExplainer]:
+    def _models(self, key: PairKey, name: str) -> Iterator[Explainer]:
         """The pair, for the time of a ``with``; others may use it at the same time."""
 
         def beat(_: str) -> None:
@@ -148,7 +136,7 @@ class Worker(threading.Thread):
         with ExitStack() as held:
             try:
                 explainer = held.enter_context(self.models.using(key, name, beat))
-                if isinstance(self.models, DeviceModels) and self.models.is_cpu:
+                if self.models.is_cpu:
                     held.enter_context(the_cores())
                 if not was_there:
                     took = self.models.state(key).load_s
@@ -163,7 +151,7 @@ class Worker(threading.Thread):
                     self.lease.beat = time.monotonic()
             yield explainer
 
-    def _warm_up(self, explainer: RunExplainer, key: PairKey) -> None:
+    def _warm_up(self, explainer: Explainer, key: PairKey) -> None:
         """Measure the first pace, right after loading."""
         try:
             pace = self.models.pace(explainer)
@@ -174,7 +162,7 @@ class Worker(threading.Thread):
 
     # ---- the target ------------------------------------------------------------------------------
 
-    def _transcribe(self, explainer: RunExplainer, lease: Lease, work: Transcribe) -> bool:
+    def _transcribe(self, explainer: Explainer, lease: Lease, work: Transcribe) -> bool:
         run, asked = work.run, work.run.request
         began = time.monotonic()
         try:
@@ -187,8 +175,6 @@ class Worker(threading.Thread):
             )
         except Cancelled:
             return True
-        except WorkerLost:
-            raise
         except Exception as error:
             if len(work.prompts) > 1:
                 LOG.warning("%d prompts failed together: %s", len(work.prompts), error)
@@ -210,7 +196,7 @@ class Worker(threading.Thread):
 
     # ---- the verbalizer --------------------------------------------------------------------------
 
-    def _explain(self, explainer: RunExplainer, lease: Lease, work: Explain) -> bool:
+    def _explain(self, explainer: Explainer, lease: Lease, work: Explain) -> bool:
         from nla_core.memory import fitting
 
         items = list(work.items)
@@ -219,8 +205,6 @@ class Worker(threading.Thread):
             _, size = fitting(lambda n: self._batch(explainer, lease, n), len(items))
         except Cancelled:
             return True
-        except WorkerLost:
-            raise
         except Exception as error:
             left = self.queue.still_leased(lease)
             if len(items) == 1 and left:
@@ -236,7 +220,7 @@ class Worker(threading.Thread):
             self.history.learn(lease.key, self.models.device, Kind.READING, made, seconds)
         return True
 
-    def _batch(self, explainer: RunExplainer, lease: Lease, size: int) -> None:
+    def _batch(self, explainer: Explainer, lease: Lease, size: int) -> None:
         """Make up to ``size`` of the readings that have no result yet."""
         items = self.queue.still_leased(lease)[:size]
         if not items:
@@ -318,9 +302,9 @@ class Watchdog(threading.Thread):
         self,
         queue: Queue,
         settings: WorkerSettings,
-        models_of: Callable[[str], Models],
-        renewed: Callable[[str], Models],
-        make_worker: Callable[[Models], Worker],
+        models_of: Callable[[str], DeviceModels],
+        renewed: Callable[[str], DeviceModels],
+        make_worker: Callable[[DeviceModels], Worker],
         make_publisher: Callable[[], Publisher],
     ) -> None:
         super().__init__(name="runs-watchdog", daemon=True)
@@ -352,25 +336,10 @@ class Watchdog(threading.Thread):
             elif silent > limit:
                 LOG.error("The worker of %s gave no sign for %.0f s", worker.models.device, silent)
                 self._replace(slot, worker, self._renewed(worker.models.device))
-        self._refuse_orphans()
         if not self.publisher.is_alive():
             LOG.error("The publisher died and is replaced")
             self.publisher = self._make_publisher()
             self.publisher.start()
-
-    def _refuse_orphans(self) -> None:
-        """Runs of a pair that no worker can have end with a reason, instead of waiting for ever."""
-        held = [worker.models.serves for worker in self.workers]
-        if None in held:  # one takes any pair, or is not known yet
-            return
-        for key in {pair_key(run) for run in self.queue.open_runs()} - set(held):
-            there = ", ".join(f"{serves[0]} at {serves[1]}" for serves in set(held) if serves)
-            error = NLAError(
-                f"No worker has the pair {key[0]} at revision {key[1]}",
-                why=f"those in NLA_RUN_WORKER hold {there}",
-                fix="Start one with this pair (python -m nla_core.api.worker), then retry the run",
-            )
-            self.queue.fail_runs(key, error)
 
     def stop(self, timeout_s: float) -> None:
         """Ask all threads to end, and wait for them; what they held is done at the next start."""
@@ -384,7 +353,7 @@ class Watchdog(threading.Thread):
             if thread.is_alive():
                 thread.join(timeout_s)
 
-    def _replace(self, slot: int, worker: Worker, models: Models) -> None:
+    def _replace(self, slot: int, worker: Worker, models: DeviceModels) -> None:
         worker.retire()
         self.workers[slot] = self._make_worker(models)
         self.workers[slot].batch_size = worker.batch_size

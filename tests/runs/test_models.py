@@ -223,9 +223,7 @@ def test_models_that_no_worker_looks_after_are_let_go_when_idle() -> None:
 
 def test_the_device_that_has_the_pair_is_asked() -> None:
     load = Loading()
-    models = ModelCache(
-        models_of(load).pairs, WorkerSettings(devices="http://elsewhere:1+cpu+meta"), load
-    )
+    models = ModelCache(models_of(load).pairs, WorkerSettings(devices="cpu+meta"), load)
     with models.of("meta").using(A, "a"):
         pass
     with models.using("a"), models.using("a"):
