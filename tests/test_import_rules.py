@@ -315,7 +315,7 @@ def test_every_module_says_what_it_is() -> None:
         ("nla_core/ui/panels.py", "import streamlit", set()),
         ("nla_core/ui/panels.py", "import torch.nn.functional as F", {"torch"}),
         ("nla_core/api/asgi.py", "import streamlit", set()),
-        ("nla_core/api/routes.py", "import streamlit", {"streamlit"}),
+        ("nla_core/api/runs.py", "import streamlit", {"streamlit"}),
         ("nla_core/store/dataset.py", "import duckdb", set()),
         ("precompute/run.py", "import streamlit", {"streamlit"}),
         ("precompute/run.py", "from nla_core import ui", {"nla_core.ui"}),

@@ -1,57 +1,60 @@
 """The JSON API and the pages in one server: what Streamlit runs, and what stands in front of it.
 
-Knows Starlette, Streamlit's application object, and which requests go where. Does not know what a
-route answers. The decision a reader would question: the API is a middleware in front of Streamlit
-instead of routes inside it, so that a path or host that Streamlit would turn away in words of its
-own gets the one error body, too.
+The API is a middleware in front of Streamlit instead of routes inside it, so that a path or host
+that Streamlit would turn away in words of its own gets the one error body, too.
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from html import escape
+from typing import Any
 
 import streamlit as st
-from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route as StarletteRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 
-from nla_core.api import guard, wire
-from nla_core.api.guard import NOBODY, Sent
-from nla_core.api.routes import PREFIX, ROUTES, Reply, Route, respond
-from nla_core.api.shelf import Shelf
-from nla_core.api.wire import Refusal
+from nla_core.api import datasets, guard, runs, wire
+from nla_core.api.datasets import Datasets
+from nla_core.api.wire import PREFIX
 from nla_core.errors import NLAError
-from nla_core.runs.settings import Limits
 from nla_core.store.mounts import mounted
 from nla_core.ui.gate import policy
 
-LOG = logging.getLogger(__name__)
-SAFE = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+about = guard.reads()
 
 
 def middleware() -> list[Middleware]:
     """What ``st.App`` takes to answer under ``/api/`` for the datasets that pages show."""
-    return [Middleware(BesidePages, api=application(Shelf(mounted)))]
+    return [Middleware(BesidePages, api=application(Datasets(mounted)))]
 
 
-def application(shelf: Shelf) -> Starlette:
-    """The API alone, as an ASGI application; paths begin with ``PREFIX``."""
-    return Starlette(
-        routes=[
-            StarletteRoute(PREFIX + path, _endpoint(methods, shelf), methods=list(methods))
-            for path, methods in _by_path(ROUTES).items()
-        ],
-        middleware=[Middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)],
+def application(served: Datasets) -> FastAPI:
+    """The API alone. Its routes are below ``PREFIX``, which is the ``root_path`` of requests."""
+    api = FastAPI(
+        title="NLA Explorer",
+        version="1",
+        description="Everything a page shows, as JSON, of the current version of each dataset; and "
+        "on-demand runs. Explanations are written by a model: every one carries its score.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": PREFIX}],
+        root_path_in_servers=False,
+        openapi_url=None,  # openapi() and docs() below answer as all routes do
+        generate_unique_id_function=lambda route: route.name,
+        separate_input_output_schemas=False,
+        strict_content_type=False,  # the guard has looked at it
         exception_handlers={HTTPException: _no_route},
     )
+    api.state.datasets, api.state.policy = served, policy
+    for router in ROUTERS:
+        api.include_router(router)
+    api.add_middleware(GZipMiddleware, minimum_size=1024, compresslevel=5)
+    return api
 
 
 class BesidePages:
@@ -68,89 +71,105 @@ class BesidePages:
         if not ours or not (inside == "/api" or inside.startswith("/api/")):
             await self.app(scope, receive, send)
             return
-        host = Request(scope).headers.get("host")
-        if not is_host_allowed(host):
-            await _response(wire.refusal(403, _FOREIGN_HOST))(scope, receive, send)
+        if not is_host_allowed(Request(scope).headers.get("host")):
+            await wire.refusal(403, _FOREIGN_HOST)(scope, receive, send)
             return
-        await self.api({**scope, "path": inside, "root_path": ""}, receive, send)
+        scope = {**scope, "path": inside, "root_path": PREFIX}
+        if scope["method"] == "HEAD":
+            scope |= {"method": "GET", guard.HEADERS_ONLY: True}
+        await self.api(scope, receive, send)
 
 
-def _by_path(routes: Iterable[Route]) -> dict[str, dict[str, Route]]:
-    """Routes by path and method: one path answers to all of its methods, and names them."""
-    found: dict[str, dict[str, Route]] = {}
-    for route in routes:
-        found.setdefault(route.path, {})[route.method] = route
-    return found
+# ---- what there is -------------------------------------------------------------------------------
 
 
-def _endpoint(
-    methods: Mapping[str, Route], shelf: Shelf
-) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        route = methods["GET" if request.method == "HEAD" else request.method]
-        query = request.query_params.multi_items()
-        try:
-            sent = await _sent(request) if route.is_guarded else NOBODY
-            reply = await run_in_threadpool(respond, route, shelf, request.path_params, query, sent)
-        except Refusal as refused:
-            reply = wire.refusal(refused.status, refused.error)
-        except NLAError as error:  # settings that cannot be read: nobody is let through
-            reply = wire.refusal(503, error)
-        except ClientDisconnect:
-            return Response(status_code=400)
-        except Exception:
-            LOG.exception("The API failed at %s", route.path)
-            reply = wire.refusal(500, _OUR_MISTAKE)
-        return _response(reply, body=request.method != "HEAD")
-
-    return endpoint
+@about.get("/openapi.json", response_model=dict[str, Any])
+def openapi(request: Request) -> Response:
+    """This document."""
+    return wire.answer(request.app.openapi())
 
 
-async def _sent(request: Request) -> Sent:
-    """Who sends it, and the body, which nobody reads before the sender is let through.
+@about.get("/docs", include_in_schema=False)
+def docs(request: Request) -> Response:
+    """The routes and their parameters as a page to read."""
+    document = request.app.openapi()
+    schemas = document["components"]["schemas"]
+    sections = [
+        _section(f"{method.upper()} {PREFIX}{path}", operation, schemas)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    page = _PAGE.format(
+        title=escape(document["info"]["title"]),
+        description=escape(document["info"]["description"]),
+        sections="\n".join(sections),
+    )
+    return HTMLResponse(page, headers=wire.SAFE)
 
-    Raises Refusal, NLAError for settings that cannot be read, ClientDisconnect.
-    """
-    address = request.client.host if request.client else ""
-    visitor = guard.admit(request.headers, address, policy())
-    guard.refuse_type(request.headers)
-    limit = Limits.from_environment().upload_bytes
-    data = bytearray()
-    async for piece in request.stream():
-        data += piece
-        if len(data) > limit:
-            raise guard.too_large(limit)
-    return Sent(visitor, await run_in_threadpool(guard.body_of, bytes(data)))
+
+def _section(title: str, operation: dict[str, Any], schemas: dict[str, Any]) -> str:
+    rows = "".join(
+        f"<tr><th scope=row><code>{escape(one['name'])}</code></th>"
+        f"<td>{escape(_values(one['schema'], schemas))}</td>"
+        f"<td>{escape(one.get('description', ''))}</td></tr>"
+        for one in operation.get("parameters", [])
+    )
+    head = "<tr><th scope=col>parameter<th scope=col>value<th scope=col>meaning</tr>"
+    table = f"<table>{head}{rows}</table>" if rows else ""
+    text = escape(operation.get("description", ""))
+    return f"<section><h2><code>{escape(title)}</code></h2><p>{text}</p>{table}</section>"
 
 
-def _response(reply: Reply, *, body: bool = True) -> Response:
-    headers = SAFE | dict(reply.headers)
-    if isinstance(reply, wire.Stream):
-        if not body:
-            return Response(media_type=reply.media_type, headers=headers)
-        return StreamingResponse(reply.pieces, media_type=reply.media_type, headers=headers)
-    return Response(reply.body, reply.status, media_type=reply.media_type, headers=headers)
+def _values(schema: dict[str, Any], schemas: dict[str, Any]) -> str:
+    """What a parameter may be: its values where they are few, else its type."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        return " or ".join(_values(one, schemas) for one in schema["anyOf"] if one != _NULL)
+    return ", ".join(schema.get("enum", [schema["type"]]))
+
+
+_NULL = {"type": "null"}
+_PAGE = """<!doctype html>
+<html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">
+<title>{title}: the JSON API</title>
+<style>
+:root {{ color-scheme: light dark }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto }}
+h2 {{ font-size: 1.1rem; margin-top: 2rem }}
+th, td {{ text-align: left; vertical-align: top; padding: .2rem 1rem .2rem 0 }}
+</style>
+<main><h1>{title}: the JSON API</h1><p>{description}</p>
+<p>For programs: <a href="openapi.json">openapi.json</a>, with what each route answers.</p>
+{sections}</main></html>
+"""
+
+ROUTERS = (about, datasets.router, runs.router, runs.changes)
+
+
+# ---- what there is not ---------------------------------------------------------------------------
 
 
 def _no_route(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    headers = (error.headers if isinstance(error, HTTPException) else None) or {}
-    allowed = headers.get("Allow", "")
-    response = _response(wire.refusal(status, _not_here(allowed) if status == 405 else _NO_ROUTE))
-    response.headers.update(headers)
-    return response
-
-
-def _not_here(allowed: str) -> NLAError:
-    methods = [method for method in allowed.replace(" ", "").split(",") if method != "HEAD"]
-    if methods == ["GET"]:
-        return _READ_ONLY
-    named = " and ".join(sorted(methods))
-    return NLAError(
+    if not isinstance(error, HTTPException) or error.status_code != 405:
+        return wire.refusal(404, _NO_ROUTE)
+    path = request.url.path.removeprefix(PREFIX)
+    allowed = {
+        method
+        for router in ROUTERS
+        for route in router.routes
+        if isinstance(route, APIRoute) and route.path_regex.match(path)
+        for method in route.methods
+    }
+    allow = {"Allow": ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))}
+    if allowed == {"GET"}:
+        return wire.refusal(405, _READ_ONLY, allow)
+    error = NLAError(
         "This address does not take that method",
-        why=f"it answers to {named}",
-        fix=f"Use {' or '.join(sorted(methods))}",
+        why=f"it answers to {' and '.join(sorted(allowed))}",
+        fix=f"Use {' or '.join(sorted(allowed))}",
     )
+    return wire.refusal(405, error, allow)
 
 
 _NO_ROUTE = NLAError(
@@ -165,9 +184,4 @@ _FOREIGN_HOST = NLAError(
     "This server does not answer under that name",
     why="the Host header names none of server.allowedHosts in .streamlit/config.toml",
     fix="Use the address that the server printed, or add the name to that setting",
-)
-_OUR_MISTAKE = NLAError(
-    "Something went wrong in NLA Explorer",
-    why="this is a mistake of the program, not of the request; the log has the details",
-    fix="Please report it with the address that you asked for",
 )

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
-from nla_core.api.routes import PREFIX
+from nla_core.api.asgi import application
+from nla_core.api.datasets import Datasets
+from nla_core.api.wire import PREFIX
 
+DOCUMENT: dict[str, Any] = application(Datasets(dict)).openapi()
+"""The OpenAPI document that a server gives out."""
+
+ROUTES = [
+    (method.upper(), path) for path, methods in DOCUMENT["paths"].items() for method in methods
+]
 LISTS = {"/transcripts": "transcript_id", "/readings": "reading_id"}
 
 
@@ -38,3 +47,8 @@ def walk(client: TestClient, address: str, limit: int, **query: Any) -> list[dic
         body = get(client, address, limit=limit, next=body["next"], **query)
         rows += body[name]
     return rows
+
+
+def validator(schema: dict[str, Any]) -> Draft202012Validator:
+    """A validator that finds what ``schema`` refers to in the document."""
+    return Draft202012Validator({**schema, "components": DOCUMENT["components"]})

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from nla_core import opened
 from nla_core.api.asgi import BesidePages, application
-from nla_core.api.shelf import Shelf
+from nla_core.api.datasets import Datasets
 from nla_core.runs.models import Pairs
 from nla_core.runs.runner import JobRunner
 from nla_core.store.dataset import Dataset
@@ -63,7 +63,7 @@ def queue(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobRunner]:
 
 
 def client_of(*roots: Path) -> TestClient:
-    api = application(Shelf(lambda: {root.name: root for root in roots}))
+    api = application(Datasets(lambda: {root.name: root for root in roots}))
     return TestClient(
         BesidePages(pages, api), base_url="http://localhost", raise_server_exceptions=False
     )

@@ -1,4 +1,4 @@
-"""Asking for runs in tests: a client of a queue over the tiny pair, checked against the file."""
+"""Asking for runs in tests: a client of a queue over the tiny pair, checked as documented."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import re
 from typing import Any
 
 import httpx2
-from jsonschema import Draft202012Validator
 from starlette.testclient import TestClient
 
-from nla_core.api.routes import OPENAPI, PREFIX
+from nla_core.api.wire import PREFIX
+from tests.api.asking import DOCUMENT, validator
 
-DOCUMENT: dict[str, Any] = json.loads(OPENAPI.read_text(encoding="utf-8"))
 SHORT: dict[str, Any] = {
     "positions": {"which": "last", "n": 2},
     "target": {"max_tokens": 3},
@@ -26,7 +25,7 @@ def asked(text: str, **more: Any) -> dict[str, Any]:
 
 
 class Asking:
-    """Sends requests; every answer is held against the OpenAPI file."""
+    """Sends requests; every answer is held against the OpenAPI document."""
 
     def __init__(self, client: TestClient) -> None:
         self.client = client
@@ -73,7 +72,3 @@ class Asking:
         described = DOCUMENT["paths"][path][method.lower()]["responses"][str(status)]
         validator(described["content"]["application/json"]["schema"]).validate(found)
         self.seen.add((method, path))
-
-
-def validator(schema: dict[str, Any]) -> Draft202012Validator:
-    return Draft202012Validator({**schema, "components": DOCUMENT["components"]})

@@ -13,8 +13,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from nla_core import links
-from nla_core.api import listing
-from nla_core.api.routes import PREFIX
+from nla_core.api import datasets
+from nla_core.api.wire import PREFIX
 from nla_core.store.dataset import Dataset
 from tests.api.asking import LISTS, get, refused, walk
 from tests.api.conftest import client_of
@@ -100,7 +100,7 @@ def test_every_answer_says_where_it_comes_from(client: TestClient, dataset: Data
 def test_lines_hold_every_row(
     client: TestClient, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, address: str, size: int
 ) -> None:
-    monkeypatch.setattr(listing, "STREAMED", size)
+    monkeypatch.setattr(datasets, "STREAMED", size)
     response = client.get(PREFIX + address, params={"format": "jsonl", "flag": "early"})
     rows = [json.loads(line) for line in response.text.strip().split("\n")]
     source = get(client, "/categories")["source"]

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from nla_core import opened
-from nla_core.api import run_events
-from nla_core.api.routes import ROUTES
+from nla_core.api import runs
 from nla_core.explain import Explainer
 from nla_core.runs.runner import JobRunner
 from nla_core.runs.settings import Limits
 from nla_core.store.dataset import Dataset
+from tests.api.asking import ROUTES
 from tests.api.conftest import client_of
 from tests.api.running import SLOW, Asking, asked
 from tests.runs.conftest import SOON, Bench
@@ -124,7 +124,7 @@ def test_a_run_from_the_question_to_its_deletion(ask: Asking, bench: Bench, use:
     assert ask("DELETE", f"/runs/{run_id}") == {"deleted": run_id}
     assert ask.refused("GET", f"/runs/{run_id}", 404)
     assert ask("GET", "/runs")["runs"] == []
-    unseen = {(r.method, r.path) for r in ROUTES if r.path.startswith("/runs")} - ask.seen
+    unseen = {route for route in ROUTES if route[1].startswith("/runs")} - ask.seen
     assert unseen == {("GET", "/runs/{run_id}/export"), ("GET", "/runs/{run_id}/events")}
 
 
@@ -171,7 +171,7 @@ def test_readings_arrive_while_it_is_worked_on(
     assert states[0] == "running"
     assert states[-1] == "done"
     assert len([line for line in lines if line["kind"] == "reading"]) == lines[-1]["run"]["done"]
-    assert run_events._streams == 0
+    assert runs._streams == 0
 
 
 def test_a_run_that_is_deleted_ends_its_streams(
@@ -202,7 +202,7 @@ def test_streams_are_limited(
 ) -> None:
     use(bench.stopped())
     run_id = ask("POST", "/runs", asked("rain falls"), status=202)["run_id"]
-    monkeypatch.setattr(run_events, "MOST_STREAMS", 0)
+    monkeypatch.setattr(runs, "MOST_STREAMS", 0)
     assert "format=jsonl" in ask.refused("GET", f"/runs/{run_id}/events?format=jsonl", 429)
     assert ask.send("HEAD", f"/runs/{run_id}/events").status_code == 200
 
@@ -285,9 +285,9 @@ def test_unknown_runs_are_404(ask: Asking, bench: Bench, use: Any, method: str, 
     [
         ({}, "prompt or prompts"),
         ({"prompt": "a", "prompts": ["b"]}, "prompt or prompts"),
-        ({"prompt": ""}, "prompts[0]"),
-        ({"prompt": 3}, "prompts[0]"),
-        ({"prompts": "a"}, "a list"),
+        ({"prompt": ""}, "prompt: "),
+        ({"prompt": 3}, "prompt: "),
+        ({"prompts": "a"}, "valid list"),
         ({"prompts": ["a", {"text": "b", "messages": [{"role": "user", "content": "c"}]}]}, "both"),
         ({"prompts": ["a", [{"role": "judge", "content": "b"}]]}, "prompts[1]"),
         ({"prompts": ["a", {"texts": "b"}]}, "no field"),
