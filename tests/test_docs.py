@@ -35,7 +35,12 @@ TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
 IMAGE = re.compile(r"""<(?:img|source)\s[^>]*?(?:src|srcset)="([^"]+)\"""")
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 # What the distribution is called where it differs from what is imported.
-DISTRIBUTIONS = {"faiss": "faiss-cpu", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+DISTRIBUTIONS = {
+    "faiss": "faiss-cpu",
+    "pydantic_core": "pydantic",  # which names the one version that it works with
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
+}
 
 
 def _name(path: Path) -> str:

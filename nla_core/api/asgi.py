@@ -150,7 +150,7 @@ ROUTERS = (about, datasets.router, runs.router, runs.changes)
 # ---- what there is not ---------------------------------------------------------------------------
 
 
-def _no_route(request: Request, error: Exception) -> Response:
+async def _no_route(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException) or error.status_code != 405:
         return wire.refusal(404, _NO_ROUTE)
     path = request.url.path.removeprefix(PREFIX)
@@ -159,7 +159,7 @@ def _no_route(request: Request, error: Exception) -> Response:
         for router in ROUTERS
         for route in router.routes
         if isinstance(route, APIRoute) and route.path_regex.match(path)
-        for method in route.methods
+        for method in route.methods or ()
     }
     allow = {"Allow": ", ".join(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))}
     if allowed == {"GET"}:

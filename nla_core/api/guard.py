@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
@@ -46,7 +46,7 @@ STATUS: Final = {
 class Route(APIRoute):
     """A route whose every failure is answered with the one error body."""
 
-    def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
         known = [
             name
@@ -55,7 +55,7 @@ class Route(APIRoute):
             and issubclass(model, BaseModel)
             for name in model.model_fields
         ]
-        is_guarded = "GET" not in self.methods
+        is_guarded = "GET" not in (self.methods or ())
 
         async def handle(request: Request) -> Response:
             try:

@@ -344,7 +344,7 @@ class Positions(Body):
 class Sampling(Body):
     max_tokens: Annotated[Whole, _least(0)] | None = None
     temperature: Annotated[float, Field(strict=True), _least(0, maximum=10)] | None = Field(
-        None, description="0 is greedy."
+        default=None, description="0 is greedy."
     )
     seed: Annotated[Whole, _least(0, exclusiveMaximum=2**31)] | None = None
 
