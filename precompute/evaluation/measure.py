@@ -16,6 +16,7 @@ import pandas as pd
 from torch import Tensor
 
 from nla_core import metrics
+from nla_core.compare.grammar import split
 from nla_core.nla.pair import Pair, Reference
 from nla_core.nla.reconstructor import Reconstructor
 from nla_core.nla.verbalizer import Verbalization
@@ -30,6 +31,7 @@ from precompute.evaluation.texts import (
     quote_found,
 )
 from precompute.testset import TestSet
+from precompute.train.labels import label_parts
 
 RECORD_AGAIN = "the recorded test set is of an older version; record it again with `testset`"
 
@@ -72,7 +74,7 @@ def evaluate(
     }
     figures["controls"] = {
         name: _fve(reconstructor.reconstruct(lane), true, reference)
-        for name, lane in control_lanes(written, documents).items()
+        for name, lane in (control_lanes(written, documents) | _parts(written)).items()
     }
     figures["shuffled"] = figures["controls"]["another_explanation"]
     figures["empty"] = figures["controls"]["empty"]
@@ -82,6 +84,20 @@ def evaluate(
         figures |= _second(figures, second, written, labels, true, reference)
     figures["left_out"] = left_out
     return Measured(figures, _readings(texts, tests, reference, rebuilt, errors))
+
+
+def _parts(written: Sequence[str]) -> dict[str, list[str]]:
+    """Lanes of texts in natural language: the note alone, and the running text alone.
+
+    Empty where fewer than half of the texts are of that form.
+    """
+    if sum(split(text).form == "note" for text in written) * 2 < len(written):
+        return {}
+    parts = [label_parts(text) for text in written]
+    return {
+        "note_alone": [p.note for p in parts],
+        "text_alone": [f"Text: {p.text}" for p in parts],
+    }
 
 
 def _name_of(target: str) -> str:

@@ -29,6 +29,16 @@ CONTROLS = {
     "without_quotes": "the prose without its quotations",
     "only_quotes": "the quotations without the prose",
 }
+PARTS = {"note_alone": "the note alone", "text_alone": "the running text alone"}
+NOTE_LANES = {
+    "note": "the explanation's note",
+    "text_field": "its running text",
+    "another_pair": "another pair's explanation",
+    "context_tail": "the last 60 characters before the token",
+    "nearest_vector": "the note of the nearest training vector",
+    "best_written": "the training note that agrees best with the linear map",
+    "linear": "the linear map itself",
+}
 FLOORS = {
     "mean": "nothing: the direction of the average vector",
     "last_token": "a look-up by last token",
@@ -70,6 +80,7 @@ def render(figures: Figures) -> dict[str, str]:
         _goals(verdicts(figures)),
         _fidelity(figures),
         _controls(figures, pictures),
+        _notes(figures),
         _tail(figures, pictures),
         _groups(figures, pictures),
         _texts(figures),
@@ -158,6 +169,7 @@ def _fidelity(figures: Figures) -> str:
 def _controls(figures: Figures, pictures: Mapping[str, str]) -> str:
     controls = figures["controls"]
     rows = [(name, _f(controls[key])) for key, name in CONTROLS.items()]
+    rows += [(name, _f(controls[key])) for key, name in PARTS.items() if key in controls]
     floors = [(name, _f(figures[key])) for key, name in FLOORS.items() if key in figures]
     bank = f"The bank of training vectors holds {figures['bank_n']:,}; the nearest are found with "
     return (
@@ -165,6 +177,34 @@ def _controls(figures: Figures, pictures: Mapping[str, str]) -> str:
         f"the explanation:\n\n{table(('the AR reads', 'FVE'), rows)}\n"
         f"What needs no explanation at all. {bank}the true vector in hand.\n\n"
         f"{table(('instead', 'FVE'), floors)}\n{_image('controls.svg', pictures)}"
+    )
+
+
+def _notes(figures: Figures) -> str:
+    """Retrieval of written notes, where the pair was measured on an annotated file."""
+    if "notes" not in figures:
+        return ""
+    notes = figures["notes"]
+    rows = [
+        (
+            NOTE_LANES[name],
+            _f(lane["rank_1"]),
+            _f(lane["rank_5"]),
+            f"{lane['median']:.0f}",
+            _f(lane["rank_1_centred"]),
+            _f(lane["rank_5_centred"]),
+        )
+        for name, lane in notes["lanes"].items()
+        if name in NOTE_LANES
+    ]
+    chance = notes["chance"]
+    of_chance = _f(chance["rank_1"]), _f(chance["rank_5"]), f"{chance['median']}"
+    rows.append(("chance", *of_chance, "", ""))
+    heads = ("ranked by", "rank 1", "rank 5", "median", "rank 1, centred", "rank 5, centred")
+    return (
+        f"## What the notes say\n\nOne token of each of {notes['n']} texts has a written note. "
+        "Sentence embeddings rank it among all of them; *centred* takes the mean note from both "
+        f"sides first.\n\n{table(heads, rows)}"
     )
 
 

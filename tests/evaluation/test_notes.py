@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from nla_core.errors import NLAError
+from precompute.evaluation.measure import _parts
 from precompute.evaluation.notes import LEAST, Marked, NoteMap, note_figures
+from precompute.evaluation.report import _notes
 from precompute.train.borrow import borrow_notes
 from precompute.train.examples import Examples
 from tests.compare.embedder import BagOfWords
@@ -130,3 +132,20 @@ def test_plain_text_borrows_the_notes_that_agree_best(tmp_path: Path) -> None:
             share=0,
             embedder=BagOfWords(),
         )
+
+
+def test_the_report_ranks_the_note_beside_chance() -> None:
+    marked, labels = _marked(40, seed=11)
+    section = _notes(note_figures(marked, labels, BagOfWords()))
+    assert "One token of each of 40 texts" in section
+    assert "| the explanation's note | 1.000 | 1.000 | 1 |" in section
+    assert "| chance | 0.025 | 0.125 | 20 |" in section
+    assert _notes({"fve": 0.5}) == ""
+
+
+def test_parts_are_lanes_only_where_texts_have_notes() -> None:
+    _, labels = _marked(4, seed=11)
+    lanes = _parts(labels)
+    assert lanes["note_alone"] == [label.split(" Next:")[0] for label in labels]
+    assert lanes["text_alone"] == ["Text: of it"] * 4
+    assert _parts(['Answer, prose, at "of it". Next: a / b. Text: of it'] * 4) == {}
