@@ -31,7 +31,7 @@ help: ## List the targets
 	@echo "  PIP_ARGS=... is handed to pip, PYTEST_ARGS='-k links' to pytest."
 
 app: $(APP_STAMP) ## Serve the explorer on this machine (the first start sets everything up)
-	@$(PY) -m nla_core.nla.checkpoints fetch >/dev/null || \
+	@$(PY) -m nla_core.models.checkpoints fetch >/dev/null || \
 	  echo "The demo can be browsed all the same; your own prompts need the model." >&2
 	$(PY) -m streamlit run app.py --server.address $(HOST) --server.port $(PORT)
 
@@ -82,7 +82,7 @@ bench-check: $(APP_STAMP) ## Fail where a ratio is worse than its record by more
 	$(PY) -m benchmarks --check $(BENCH_ARGS)
 
 model: $(APP_STAMP) ## Fetch the demo model into the cache (100 MB, once)
-	@$(PY) -m nla_core.nla.checkpoints fetch >/dev/null
+	@$(PY) -m nla_core.models.checkpoints fetch >/dev/null
 
 clean: ## Remove what is derived: caches, test leftovers, built databases
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -34,10 +34,9 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks import harness
 from benchmarks.harness import ROOT, Figure
+from nla_core.data.dataset import DATA_VARIABLE, RUNS_VARIABLE, Dataset
 from nla_core.errors import NLAError
 from nla_core.links import ViewState
-from nla_core.store.dataset import Dataset
-from nla_core.store.mounts import DATA_VARIABLE, RUNS_VARIABLE
 
 NAME = "app"
 START_SECONDS: Final = 120

@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--answer-tokens", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args(argv)
-    from nla_core.nla.devices import pick_device, pick_dtype
+    from nla_core.models.devices import pick_device, pick_dtype
 
     load_before = os.getloadavg()[0]
     place = pick_device(args.device)

@@ -78,10 +78,10 @@ def profiling() -> Iterator[Touched]:
 
 def one_prompt(pair: Path, text: str, embedder: Any, device: str) -> Touched:
     """Run ``text`` with ``pair``, read its last token, publish. Raises NLAError where it fails."""
-    from nla_core.runs.models import Pairs
-    from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Which
-    from nla_core.runs.runner import JobRunner
-    from nla_core.runs.settings import WorkerSettings
+    from nla_core.jobs.models import Pairs
+    from nla_core.jobs.request import Positions, RunPrompt, RunRequest, Sampling, Which
+    from nla_core.jobs.runner import JobRunner
+    from nla_core.jobs.settings import WorkerSettings
 
     with tempfile.TemporaryDirectory(prefix="nla-bench-") as home, profiling() as touched:
         runner = JobRunner(

@@ -19,9 +19,9 @@ from transformers import GenerationConfig
 
 from benchmarks import harness
 from benchmarks.harness import Figure, Spent, clock
-from nla_core.nla.families import parts_of
-from nla_core.nla.injection import scale_for_injection
-from nla_core.nla.pair import (
+from nla_core.models.families import parts_of
+from nla_core.models.injection import scale_for_injection
+from nla_core.models.pair import (
     LoadedPair,
     Pair,
     find_pair,
@@ -30,8 +30,8 @@ from nla_core.nla.pair import (
     pair_home,
     resolve_target,
 )
-from nla_core.nla.reconstructor import token_rows
-from nla_core.nla.verbalizer import LocalVerbalizer, strip_tags
+from nla_core.models.reconstructor import token_rows
+from nla_core.models.verbalizer import LocalVerbalizer, strip_tags
 from precompute.testset import FOLDER, TestSet
 
 NAME = "readings"

@@ -19,10 +19,11 @@ import numpy as np
 
 from benchmarks import harness
 from benchmarks.harness import Figure
+from nla_core.data import vector_shards, vectors
+from nla_core.data.dataset import Dataset
+from nla_core.data.query import Query
+from nla_core.data.search import Search
 from nla_core.embed import MiniLM
-from nla_core.search import Query, Search
-from nla_core.store import vector_shards, vectors
-from nla_core.store.dataset import Dataset
 
 NAME = "search"
 NEAREST: Final = 10

@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nla_core.data.dataset import Dataset as Dataset
     from nla_core.explain import Explainer as Explainer
-    from nla_core.store.dataset import Dataset as Dataset
 
 __all__ = ["Dataset", "Explainer"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Dataset":
-        from nla_core.store.dataset import Dataset
+        from nla_core.data.dataset import Dataset
 
         return Dataset
     if name == "Explainer":

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from nla_core import metrics
 from nla_core.errors import Cancelled, NLAError
-from nla_core.memory import fitting, free, is_out_of_memory, smaller
-from nla_core.nla.checkpoints import Progress
-from nla_core.nla.layout import Piece, Prompt, as_said, prompt_ids, with_answer
-from nla_core.nla.pair import LoadedPair, Pair, find_pair, load_pair
-from nla_core.nla.target import Answer, Trace
-from nla_core.nla.verbalizer import Verbalization
+from nla_core.models.chat import Piece, Prompt, as_said, prompt_ids, with_answer
+from nla_core.models.checkpoints import Progress
+from nla_core.models.devices import fitting, free, is_out_of_memory, smaller
+from nla_core.models.pair import LoadedPair, Pair, find_pair, load_pair
+from nla_core.models.target import Answer, Trace
+from nla_core.models.verbalizer import Verbalization
 from nla_core.readings import (
     Reading,
     Token,

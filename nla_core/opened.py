@@ -17,20 +17,19 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
+from nla_core.analysis.themes import BACKGROUND_READINGS, Background
+from nla_core.data.dataset import Dataset
 from nla_core.embed import MiniLM
 from nla_core.errors import NLAError
-from nla_core.store.dataset import Dataset
-from nla_core.themes import BACKGROUND_READINGS, Background
 
 if TYPE_CHECKING:
-    from nla_core.compare.concepts import Concept
-    from nla_core.compare.corpus import Corpus
+    from nla_core.analysis.concepts import Concept, Corpus
+    from nla_core.analysis.derived import StoredScores
+    from nla_core.data.search import Search
     from nla_core.explain import Explainer
-    from nla_core.runs.models import ModelCache
-    from nla_core.runs.runner import JobRunner
-    from nla_core.search import Search
-    from nla_core.steering.desk import Desk
-    from nla_core.store.concepts import StoredScores
+    from nla_core.jobs.models import ModelCache
+    from nla_core.jobs.runner import JobRunner
+    from nla_core.steering.runner import Desk
 
 LOG = logging.getLogger(__name__)
 V = TypeVar("V")
@@ -98,7 +97,7 @@ def dataset(root: Path, version: str) -> Dataset:
 
 def search(of: Dataset) -> Search:
     """The search over that version; the first call opens or builds its files."""
-    from nla_core.search import Search
+    from nla_core.data.search import Search
 
     def make() -> Search:
         return Search.over(of, encoder().embed, encoder().name)
@@ -120,11 +119,10 @@ def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
     Read where they are stored for this very watchlist, else computed (half a minute for the demo,
     less from the second watchlist on).
     """
-    from nla_core.compare.concepts import Matcher, concepts_key
-    from nla_core.compare.corpus import ConceptScores, Corpus
-    from nla_core.compare.semantic import EmbedOnce
-    from nla_core.nla.threads import spare_cores
-    from nla_core.store.concepts import StoredScores
+    from nla_core.analysis.concepts import ConceptScores, Corpus, Matcher, concepts_key
+    from nla_core.analysis.derived import StoredScores
+    from nla_core.analysis.semantic import EmbedOnce
+    from nla_core.models.threads import spare_cores
 
     def make() -> StoredScores:
         try:
@@ -147,8 +145,8 @@ def scores(of: Dataset, concepts: tuple[Concept, ...]) -> StoredScores:
 
 def models() -> ModelCache:
     """The models of this process. Raises NLAError for settings that cannot be read."""
-    from nla_core.runs.models import ModelCache, Pairs
-    from nla_core.runs.settings import WorkerSettings
+    from nla_core.jobs.models import ModelCache, Pairs
+    from nla_core.jobs.settings import WorkerSettings
 
     return _MODELS.get("models", lambda: ModelCache(Pairs(), WorkerSettings.from_environment()))
 
@@ -163,7 +161,7 @@ def explainer(pair_id: str) -> AbstractContextManager[Explainer]:
 
 def steering() -> Desk:
     """Steering experiments of this process, with the models of ``explainer``."""
-    from nla_core.steering.desk import Desk
+    from nla_core.steering.runner import Desk
 
     return _DESKS.get("desk", lambda: Desk(models()))
 
@@ -177,8 +175,8 @@ def resume_runs() -> threading.Thread:
     """Go on with runs that a former server left, in the background. For the start of a server."""
 
     def resume() -> None:
-        from nla_core.runs.store import folders
-        from nla_core.store.mounts import runs_home
+        from nla_core.data.dataset import runs_home
+        from nla_core.jobs.store import folders
 
         try:
             if any(folder.has_news() for folder in folders(runs_home())):
@@ -196,9 +194,9 @@ def runner() -> JobRunner:
 
     Raises NLAError for settings that cannot be read, and where another process works on the folder.
     """
-    from nla_core.runs.runner import JobRunner
-    from nla_core.runs.settings import Limits
-    from nla_core.store.mounts import runs_home
+    from nla_core.data.dataset import runs_home
+    from nla_core.jobs.runner import JobRunner
+    from nla_core.jobs.settings import Limits
 
     def make() -> JobRunner:
         cache = models()

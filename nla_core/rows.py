@@ -15,10 +15,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from nla_core.data.files import canonical_json
 from nla_core.errors import NLAError
 from nla_core.prompts import Message
 from nla_core.schema import TABLES, Status
-from nla_core.store.files import canonical_json
 
 Row = dict[str, Any]
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import streamlit as st
 
-from nla_core import watchlist
+from nla_core.analysis import concepts as watchlist
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
 from nla_core.links import AuditView, Parsed
-from nla_core.store.dataset import Dataset
 from nla_core.ui import auditing, controls, facets, meaning, notices, shell
 from nla_core.ui.html import draw, hint
 from nla_core.ui.matches import matches

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import Parsed, ViewState
-from nla_core.store.dataset import Dataset
 from nla_core.ui import browser, controls, facets, notices, shell
 
 shell.ensure()

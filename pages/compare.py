@@ -10,10 +10,10 @@ from __future__ import annotations
 import pandas as pd
 import streamlit as st
 
+from nla_core.analysis.derived import Claims
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
 from nla_core.links import CompareView, Parsed
-from nla_core.store.claims import Claims
-from nla_core.store.dataset import Dataset
 from nla_core.ui import (
     comparing,
     controls,

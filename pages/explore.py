@@ -11,10 +11,9 @@ from dataclasses import replace
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset, is_run
 from nla_core.exports import Provenance
 from nla_core.links import CompareView, Parsed, RunView, SteerView, ViewState
-from nla_core.store.dataset import Dataset
-from nla_core.store.mounts import is_run
 from nla_core.ui import (
     controls,
     downloads,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
+from nla_core.jobs.request import RunPrompt, RunRequest
+from nla_core.jobs.runner import JobRunner
 from nla_core.links import RunView
 from nla_core.opened import runner
-from nla_core.runs.request import RunPrompt, RunRequest
-from nla_core.runs.runner import JobRunner
-from nla_core.store.dataset import Dataset
 from nla_core.ui import composer, controls, gate, notices, run_list, run_live, run_settings, shell
 from nla_core.ui.html import draw, hint
 

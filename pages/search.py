@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
 from nla_core.links import Parsed, SearchView
-from nla_core.store.dataset import Dataset
 from nla_core.ui import controls, facets, finder, hits, notices, shell
 
 shell.ensure()

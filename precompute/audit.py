@@ -16,17 +16,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from nla_core.compare.audit import ANY_OF, LABEL, AuditColumns, audit_table
-from nla_core.compare.concepts import SHIPPED, Concept, Matcher, read_concepts
-from nla_core.compare.corpus import ConceptScores, Corpus
-from nla_core.compare.foresight import foresight, foresight_summary, lines_of
-from nla_core.compare.semantic import EmbedOnce
+from nla_core.analysis.audit import ANY_OF, LABEL, AuditColumns, audit_table
+from nla_core.analysis.concepts import (
+    SHIPPED,
+    Concept,
+    ConceptScores,
+    Corpus,
+    Matcher,
+    read_concepts,
+)
+from nla_core.analysis.derived import Claims, StoredScores
+from nla_core.analysis.foresight import foresight, foresight_summary, lines_of
+from nla_core.analysis.semantic import EmbedOnce
+from nla_core.data.dataset import Dataset
+from nla_core.data.files import explained, write_atomic
 from nla_core.embed import MiniLM
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.store.claims import Claims
-from nla_core.store.concepts import StoredScores
-from nla_core.store.dataset import Dataset
-from nla_core.store.files import explained, write_atomic
 from precompute.output import say, write_result
 
 HELP = (
@@ -36,7 +41,7 @@ HELP = (
     "write every reading as a line `[position] 'token': explanation`."
 )
 EXAMPLE = (
-    "python -m precompute audit --dataset data/demo --concepts nla_core/compare/concepts.json "
+    "python -m precompute audit --dataset data/demo --concepts nla_core/analysis/concepts.json "
     "--json audit.json"
 )
 FORESIGHT_CATEGORY = "rhyme and planning"

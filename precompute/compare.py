@@ -1,8 +1,7 @@
-"""Verb ``compare``: hold every explanation of a dataset against its visible text.
+"""``compare``: judge every claim of a dataset, and score its readings for concepts.
 
-Knows the flags, and that claims and concept scores share one memory of embedded texts. Does not
-know the rule; that is `nla_core/compare`. The decision a reader would question: it writes over what
-is there; derived files follow from the published ones and the rule alone.
+Claims and concept scores share one memory of embedded texts. What is there is written over:
+derived files follow from the published ones and the rule alone.
 """
 
 from __future__ import annotations
@@ -11,15 +10,14 @@ import argparse
 import time
 from pathlib import Path
 
-from nla_core.compare.concepts import SHIPPED, Matcher, read_concepts
-from nla_core.compare.corpus import ConceptScores, Corpus
-from nla_core.compare.judging import compare_dataset
-from nla_core.compare.semantic import EmbedOnce
-from nla_core.compare.thresholds import THRESHOLDS_FILE, Thresholds
+from nla_core.analysis.concepts import SHIPPED, ConceptScores, Corpus, Matcher, read_concepts
+from nla_core.analysis.derived import write_scores
+from nla_core.analysis.judging import compare_dataset
+from nla_core.analysis.semantic import EmbedOnce
+from nla_core.analysis.standing import THRESHOLDS_FILE, Thresholds
+from nla_core.data.dataset import Dataset
 from nla_core.embed import MiniLM
 from nla_core.errors import EXIT_OK
-from nla_core.store.concepts import write_scores
-from nla_core.store.dataset import Dataset
 from precompute.output import say, write_result
 
 HELP = (

@@ -1,7 +1,7 @@
 """Verb ``plan``: what a run would take in time, memory, disk and money, before it is started.
 
 A few prompts of the corpus are run and measured, about one batch of readings, and the result is
-scaled by tokens and readings to a range (see `nla_core.runs.estimate`). Nothing is written.
+scaled by tokens and readings to a range (see `nla_core.jobs.estimate`). Nothing is written.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from precompute.plan import Settings, Shard, add_corpus_arguments, add_settings,
 if TYPE_CHECKING:
     from nla_core.embed import Embedder
     from nla_core.explain import Explainer
-    from nla_core.runs.estimate import Batch, Estimate
+    from nla_core.jobs.estimate import Batch, Estimate
 
 HELP = (
     "Say what a run over a corpus would take: a range of time, and memory, disk and price. About "
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def count(prompts: Iterable[Prompt], explainer: Explainer, max_new_tokens: int) -> Counted:
     """The length of each prompt. Raises NLAError where not one of them can be run."""
-    from nla_core.nla.layout import prompt_ids
+    from nla_core.models.chat import prompt_ids
 
     kept: list[Prompt] = []
     lengths: list[int] = []
@@ -125,7 +125,7 @@ def forecast(
     usd_per_hour: float | None = None,
 ) -> Forecast:
     """Measure a batch and scale it to all prompts. Raises NLAError where it gives no reading."""
-    from nla_core.runs.estimate import measure
+    from nla_core.jobs.estimate import measure
 
     wanted = -(-(sample_readings or settings.batch_size) // settings.samples)
     some = chosen(counted.prompts, counted.lengths, wanted)

@@ -17,10 +17,11 @@ import torch
 
 from nla_core import metrics
 from nla_core.errors import EXIT_CHECK_FAILED, EXIT_OK, NLAError
-from nla_core.explain import Explainer, Reading, Transcript
-from nla_core.nla.injection import render_chat, scale_for_injection
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair
-from nla_core.nla.reconstructor import encode_texts
+from nla_core.explain import Explainer
+from nla_core.models.injection import render_chat, scale_for_injection
+from nla_core.models.pair import LoadedPair, find_pair, load_pair
+from nla_core.models.reconstructor import encode_texts
+from nla_core.readings import Reading, Transcript
 from nla_core.schema import Finish
 from precompute.output import write_result
 

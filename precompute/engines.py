@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 from nla_core.errors import NLAError
-from nla_core.nla.devices import SPLIT
+from nla_core.models.devices import SPLIT
 from precompute.plan import Shard
 from precompute.workspace import Receipt
 
@@ -404,8 +404,7 @@ def device_of(args: argparse.Namespace) -> torch.device:
     Raises NLAError for a device that is not there, and for flags that belong to the other engine.
     """
     _check_flags(args)
-    from nla_core.nla.devices import named
-    from nla_core.nla.placement import pick_place
+    from nla_core.models.devices import named, pick_place
 
     if args.ray_address is None:
         return pick_place(args.device).first

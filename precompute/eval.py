@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nla_core.data.files import explained
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
-from nla_core.nla.reconstructor import Reconstructor
-from nla_core.nla.verbalizer import Verbalization
-from nla_core.store.files import explained
+from nla_core.models.pair import LoadedPair, find_pair, load_pair, pair_home
+from nla_core.models.reconstructor import Reconstructor
+from nla_core.models.verbalizer import Verbalization
 from precompute.evaluation.best_of import best_of, candidates
 from precompute.evaluation.measure import evaluate
 from precompute.evaluation.report import write_report

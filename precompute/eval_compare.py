@@ -13,12 +13,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nla_core.compare.concepts import SHIPPED, dump_concepts, read_concepts
-from nla_core.compare.semantic import EmbedOnce
-from nla_core.compare.thresholds import THRESHOLDS_FILE, Thresholds
+from nla_core.analysis.concepts import SHIPPED, dump_concepts, read_concepts
+from nla_core.analysis.semantic import EmbedOnce
+from nla_core.analysis.standing import THRESHOLDS_FILE, Thresholds
+from nla_core.data.files import explained, write_atomic, write_json
 from nla_core.embed import MiniLM
 from nla_core.errors import EXIT_OK
-from nla_core.store.files import explained, write_atomic, write_json
 from precompute.evaluation import concept_matches, standings
 from precompute.output import say, write_result
 

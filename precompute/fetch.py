@@ -1,7 +1,7 @@
 """Verb ``fetch``: a dataset in an object store becomes one in a folder, for the app to open.
 
 Knows the arguments and what is said at the end. How files come over and are checked is in
-`nla_core.store.transfer`. The decision a reader would question: the app opens folders only. A page
+`nla_core.data.transfer`. The decision a reader would question: the app opens folders only. A page
 that waits for a bucket is slow, and a click that fails because of a network cannot be explained.
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nla_core.data.manifest import VERSION_FORM
+from nla_core.data.transfer import Store, fetch, is_url
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.store.manifest import VERSION_FORM
-from nla_core.store.remote import Store, is_url
-from nla_core.store.transfer import fetch
 from precompute.output import write_result
 from precompute.publish import derive_large
 

@@ -21,8 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from nla_core.data.transfer import Store
 from nla_core.errors import NLAError
-from nla_core.store.remote import Store
 from precompute.workspace import WORK
 
 RENEW_SECONDS: Final = 60.0

@@ -18,11 +18,11 @@ from typing import Final
 
 import pyarrow as pa
 
+from nla_core.data.files import building, explained, write_json
+from nla_core.data.manifest import FileEntry
+from nla_core.data.transfer import Store
 from nla_core.errors import NLAError
 from nla_core.schema import TABLES
-from nla_core.store.files import building, explained, write_json
-from nla_core.store.manifest import FileEntry
-from nla_core.store.remote import Store
 from precompute.plan import Plan
 from precompute.workspace import CONFIG, RECEIPT, WORK, Receipt, Workspace, parse_receipt
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nla_core.store.files import explained, write_json
+from nla_core.data.files import explained, write_json
 
 
 def say(line: str) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from nla_core.data.transfer import Store, is_url
 from nla_core.errors import NLAError
-from nla_core.store.remote import Store, is_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def add_place_arguments(parser: argparse.ArgumentParser, about: str) -> None:
 
 def place_of(args: argparse.Namespace) -> Place:
     """What ``--out`` and ``--local`` mean. Raises NLAError for a URL that cannot be opened."""
-    from nla_core.nla.checkpoints import cache_dir
+    from nla_core.models.checkpoints import cache_dir
 
     out: str = str(args.out)
     if not is_url(out) or urlsplit(out).scheme == "file":

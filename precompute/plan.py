@@ -15,9 +15,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from nla_core.data.files import sha256_json
 from nla_core.errors import NLAError
 from nla_core.schema import SCHEMA_VERSION
-from nla_core.store.files import sha256_json
 from precompute.corpus import Corpus, Prompt
 
 NUMERIC_PACKAGES = ("torch", "transformers")

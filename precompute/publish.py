@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from nla_core.data import fulltext as fts
+from nla_core.data import vectors
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import read_manifest
+from nla_core.data.publish import publish
+from nla_core.data.transfer import Store, push
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK
-from nla_core.store import fts, vectors
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import read_manifest
-from nla_core.store.publish import publish
-from nla_core.store.remote import Store
-from nla_core.store.transfer import push
 from precompute.mirror import find_workspace
 from precompute.output import write_result
 from precompute.places import add_place_arguments, place_of

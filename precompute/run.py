@@ -20,11 +20,11 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from nla_core.data.transfer import Store
 from nla_core.embed import Embedder, MiniLM
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.nla.layout import Message
+from nla_core.models.chat import Message
 from nla_core.rows import Outcome, tables_of
-from nla_core.store.remote import Store
 from precompute.corpus import read_corpus
 from precompute.engines import Engine, LocalEngine, device_of, engine_of
 from precompute.lease import leasing
@@ -289,8 +289,8 @@ def main(args: argparse.Namespace) -> int:
     chosen = {field.name: getattr(args, field.name) for field in fields(Settings)}
     settings = Settings(**chosen)
 
-    from nla_core.nla.devices import SPLIT, pick_dtype
-    from nla_core.nla.pair import find_pair
+    from nla_core.models.devices import SPLIT, pick_dtype
+    from nla_core.models.pair import find_pair
 
     place = place_of(args)
     if args.engine == "ray":  # workers run in folders of their own

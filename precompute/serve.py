@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from nla_core.data.manifest import current_version
 from nla_core.paths import PROJECT
-from nla_core.store.manifest import current_version
 
 HELP = (
     "Serve the explorer. It opens the demo unless --data or NLA_DATA names datasets; Ctrl-C ends "

@@ -13,17 +13,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from nla_core.data.files import explained, write_json
 from nla_core.errors import EXIT_OK, NLAError
 from nla_core.explain import Explainer
 from nla_core.intervals import newcombe, wilson
-from nla_core.steering.direction import edit_direction
-from nla_core.steering.edits import hits
-from nla_core.steering.experiment import MOST_SEEDS, Arm
+from nla_core.steering.experiment import MOST_SEEDS, Arm, hits
 from nla_core.steering.outcome import Outcome
 from nla_core.steering.presets import MEASURED, PRESETS, Preset, presets
-from nla_core.steering.pushed import Pusher
+from nla_core.steering.push import Pusher, edit_direction
 from nla_core.steering.run import prompt_ids_of, steer
-from nla_core.store.files import explained, write_json
 from precompute.output import say, write_result
 
 HELP = (

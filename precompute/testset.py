@@ -23,12 +23,12 @@ from torch import Tensor
 
 from nla_core.errors import EXIT_OK, NLAError
 from nla_core.metrics import mse_nrm
-from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
-from nla_core.nla.devices import pick_device, pick_dtype
-from nla_core.nla.layout import Piece, prompt_ids, with_answer
-from nla_core.nla.pair import REFERENCE_FILE, Reference, no_target, pair_halves, pair_home
-from nla_core.nla.sidecar import load_sidecar
-from nla_core.nla.target import Answer, Target, Trace
+from nla_core.models.chat import Piece, prompt_ids, with_answer
+from nla_core.models.checkpoints import load_causal_lm, load_tokenizer, resolve
+from nla_core.models.devices import pick_device, pick_dtype
+from nla_core.models.pair import REFERENCE_FILE, Reference, no_target, pair_halves, pair_home
+from nla_core.models.sidecar import load_sidecar
+from nla_core.models.target import Answer, Target, Trace
 from nla_core.schema import EARLY_POSITIONS, HIGH_NORM_FACTOR, Section
 from precompute.corpus import Prompt, read_corpus
 from precompute.evaluation.floors import bank_floors, tail_errors

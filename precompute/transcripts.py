@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from nla_core.conversations import conversations, normalised
+from nla_core.data.files import explained, write_atomic
 from nla_core.errors import EXIT_OK, NLAError
 from nla_core.prompts import messages_of
-from nla_core.store.files import explained, write_atomic
 from precompute.output import write_result
 
 HELP = (

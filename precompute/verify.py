@@ -1,6 +1,6 @@
 """Verb ``verify``: is a published dataset what its manifest says?
 
-Knows how the findings are told. What must hold is in `nla_core.store.integrity`. The decision a
+Knows how the findings are told. What must hold is in `nla_core.data.publish`. The decision a
 reader would question: a damaged dataset is a failed check (exit 1), a missing one is bad input
 (exit 2); a script that guards a release wants to tell them apart.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from nla_core.data.manifest import current_version, read_manifest
+from nla_core.data.publish import problems
 from nla_core.errors import EXIT_CHECK_FAILED, EXIT_OK, NLAError
-from nla_core.store.integrity import problems
-from nla_core.store.manifest import current_version, read_manifest
 from precompute.output import write_result
 
 HELP = (

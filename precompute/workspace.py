@@ -25,9 +25,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from nla_core.errors import NLAError
-from nla_core.schema import SCHEMA_VERSION, TABLES, Section
-from nla_core.store.files import (
+from nla_core.data.files import (
     building,
     explained,
     rename_into_place,
@@ -35,7 +33,9 @@ from nla_core.store.files import (
     write_atomic,
     write_json,
 )
-from nla_core.store.manifest import FileEntry
+from nla_core.data.manifest import FileEntry
+from nla_core.errors import NLAError
+from nla_core.schema import SCHEMA_VERSION, TABLES, Section
 from precompute.plan import Plan
 
 WORK = ".work"

@@ -26,8 +26,8 @@ from typing import Any, Final
 PROJECT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))  # run by its path, Python looks beside this file only
 
+from nla_core.data.dataset import Dataset  # noqa: E402
 from nla_core.links import TokenRef  # noqa: E402
-from nla_core.store.dataset import Dataset  # noqa: E402
 from scripts.screenshots import (  # noqa: E402
     NO_CHROMIUM,
     browser,

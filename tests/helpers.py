@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from nla_core.data.publish import publish_tables
 from nla_core.schema import (
     EARLY_POSITIONS,
     LOW_FIDELITY_FVE,
@@ -27,7 +28,6 @@ from nla_core.schema import (
     Section,
     Status,
 )
-from nla_core.store.publish import publish_tables
 
 RAWVAR = 0.481
 HIGH_NORM_POSITION = 3  # the first content token where there is no system prompt

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 
-from nla_core.citation import LINK, Reading, as_json, bibtex, markdown
-from nla_core.exports import Provenance
+from nla_core.exports import LINK, Provenance, Reading, as_json, bibtex, markdown
 
 SOURCE = Provenance("demo", "v-0123456789ab", "tiny-L2", "abc", "tests/tiny", 2)
 

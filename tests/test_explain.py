@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from nla_core.errors import Cancelled, NLAError
-from nla_core.explain import Explainer, Transcript
+from nla_core.explain import Explainer
+from nla_core.readings import Transcript
 from tests.tiny import tiny_pair
 
 PROMPT = [{"role": "user", "content": "the quick 😀 brown fox"}]

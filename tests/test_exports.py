@@ -9,8 +9,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from nla_core.data.dataset import Dataset
 from nla_core.exports import Provenance, encoded, readings_of
-from nla_core.store.dataset import Dataset
 from tests.helpers import make_dataset, transcript_id_of
 
 FACTS = transcript_id_of("facts-001")

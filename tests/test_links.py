@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nla_core import links
+from nla_core.data.dataset import TranscriptSort
 from nla_core.links import (
     FidelityBand,
     Layout,
@@ -33,7 +34,6 @@ from nla_core.links import (
     unglued,
 )
 from nla_core.schema import Flag, Role
-from nla_core.store.dataset import TranscriptSort
 
 HERE: Final = Path(__file__).parent
 GOLDEN: Final = json.loads((HERE / "data/links.json").read_text(encoding="utf-8"))

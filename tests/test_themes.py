@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nla_core.themes import Background, terms, themes
+from nla_core.analysis.themes import Background, terms, themes
 
 FORM = [f'Answer, prose, at "w{i}". Next: a / the. About: cooking. Text: w{i}' for i in range(200)]
 

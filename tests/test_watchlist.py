@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nla_core import watchlist
-from nla_core.compare.concepts import dump_concepts, read_concepts
+from nla_core.analysis import concepts as watchlist
+from nla_core.analysis.concepts import dump_concepts, read_concepts
 from nla_core.errors import NLAError
 
 

@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-from nla_core.nla.checkpoints import Resolved
-from nla_core.nla.pair import REFERENCE_FILE, Reference
-from nla_core.nla.reconstructor import HEAD_FILE, identity_head
-from nla_core.nla.sidecar import FILE_NAME, dump_sidecar
+from nla_core.models.checkpoints import Resolved
+from nla_core.models.pair import REFERENCE_FILE, Reference
+from nla_core.models.reconstructor import HEAD_FILE, identity_head
+from nla_core.models.sidecar import FILE_NAME, dump_sidecar
 from precompute.train.contract import new_contract
 
 LAYER = 2

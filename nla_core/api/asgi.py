@@ -22,8 +22,8 @@ from streamlit.web.server.starlette.starlette_websocket import is_host_allowed
 from nla_core.api import datasets, guard, runs, wire
 from nla_core.api.datasets import Datasets
 from nla_core.api.wire import PREFIX
+from nla_core.data.dataset import mounted
 from nla_core.errors import NLAError
-from nla_core.store.mounts import mounted
 from nla_core.ui.gate import policy
 
 about = guard.reads()

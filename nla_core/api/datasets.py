@@ -17,17 +17,18 @@ from typing import Annotated, Any, Final
 import pandas as pd
 from fastapi import Depends, Query, Request, Response
 
-from nla_core import exports, opened, themes
+from nla_core import exports, opened
+from nla_core.analysis import themes
 from nla_core.api import guard, models, wire
 from nla_core.api.wire import Refusal
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import Manifest, current_version, read_manifest
+from nla_core.data.queries import BANDS
+from nla_core.data.query import Filters, read_cursor
+from nla_core.data.query import Query as SearchQuery
 from nla_core.errors import NLAError
 from nla_core.exports import Provenance
 from nla_core.links import ViewState
-from nla_core.search.query import Filters, read_cursor
-from nla_core.search.query import Query as SearchQuery
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import Manifest, current_version, read_manifest
-from nla_core.store.queries import BANDS
 
 STREAMED: Final = 2_000
 """Rows that a stream reads at a time."""

@@ -29,7 +29,7 @@ from nla_core.access import Because, Denied, Policy, visitor_id
 from nla_core.api import models, wire
 from nla_core.api.wire import Refusal, shown
 from nla_core.errors import NLAError
-from nla_core.runs.settings import Limits
+from nla_core.jobs.settings import Limits
 
 LOG = logging.getLogger(__name__)
 HEADERS_ONLY: Final = "nla.headers_only"

@@ -21,17 +21,18 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, core_schema
 
-from nla_core import prompts, themes
+from nla_core import prompts
+from nla_core.analysis import themes
 from nla_core.api.wire import LARGEST_INTEGER, Refusal
+from nla_core.data.queries import BANDS, TranscriptSort
+from nla_core.data.query import Mode, Within
 from nla_core.errors import NLAError
-from nla_core.runs import request as asking
-from nla_core.runs.estimate import Estimate
-from nla_core.runs.models import ModelState
-from nla_core.runs.settings import Limits
-from nla_core.runs.store import Failure, RunState
+from nla_core.jobs import request as asking
+from nla_core.jobs.estimate import Estimate
+from nla_core.jobs.models import ModelState
+from nla_core.jobs.settings import Limits
+from nla_core.jobs.store import Failure, RunState
 from nla_core.schema import Finish, Flag, Role, Section, Status
-from nla_core.search.query import Mode, Within
-from nla_core.store.queries import BANDS, TranscriptSort
 
 PAGE: Final = 50
 MOST: Final = 500

@@ -22,15 +22,15 @@ from nla_core.api import guard, models, wire
 from nla_core.api.guard import Visitor
 from nla_core.api.wire import Refusal
 from nla_core.errors import NLAError
+from nla_core.jobs.request import OverLimit
+from nla_core.jobs.settings import Limits
+from nla_core.jobs.store import OPEN_STATES, Event, RunState, Snapshot, StoredRun
 from nla_core.links import ViewState
 from nla_core.readings import Said
-from nla_core.runs.request import OverLimit
-from nla_core.runs.settings import Limits
-from nla_core.runs.store import OPEN_STATES, Event, RunState, Snapshot, StoredRun
 
 if TYPE_CHECKING:
-    from nla_core.runs.request import RunRequest
-    from nla_core.runs.runner import JobRunner
+    from nla_core.jobs.request import RunRequest
+    from nla_core.jobs.runner import JobRunner
 
 IN_MEMORY: Final = 8 * 1024 * 1024
 """Bytes of an export that are kept in memory before it goes to a file."""

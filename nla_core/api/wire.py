@@ -17,9 +17,9 @@ from urllib.parse import quote
 import pandas as pd
 from starlette.responses import Response, StreamingResponse
 
+from nla_core.data.files import sha256_json
 from nla_core.errors import NLAError
 from nla_core.exports import MIME, Provenance, csv_lines, json_lines
-from nla_core.store.files import sha256_json
 
 PREFIX: Final = "/api/v1"
 JSON: Final = "application/json"

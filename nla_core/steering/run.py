@@ -1,27 +1,72 @@
-"""One experiment from start to end, streamed: facts, chances of words, then the texts.
-
-Knows the order of the work and how much of it shares a batch. Knows no page and no thread. The
-decision a reader would question: chances of all arms come before any text; they take one pass each
-and are what a reader waits for, while the texts take most of the time.
-"""
+"""One experiment, streamed, and one token read again."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
 
 from nla_core import metrics
 from nla_core.errors import Cancelled, NLAError
+from nla_core.metrics import check_vectors
 from nla_core.schema import HIGH_NORM_FACTOR
-from nla_core.steering.direction import edit_direction, fidelity, random_direction
-from nla_core.steering.edits import hits
-from nla_core.steering.experiment import Arm, Experiment
-from nla_core.steering.outcome import Chance, Continuation, Facts, Outcome
-from nla_core.steering.pushed import Pusher
+from nla_core.steering.experiment import Arm, Experiment, hits
+from nla_core.steering.outcome import Chance, Continuation, Facts, Fidelity, Outcome
+from nla_core.steering.push import Pusher, edit_direction, fidelity, random_direction
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nla_core.explain import Explainer
+
+LONGEST: Final = 80
+MOST_KEPT: Final = 64
+
+_kept: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
+_lock = Lock()
+
+
+def vector_at(explainer: Explainer, experiment: Experiment) -> Tensor:
+    """``[d_model]`` block K's output at the token that was read. Raises NLAError."""
+    key = (
+        explainer.pair.revision,
+        experiment.prompt,
+        experiment.token_ids,
+        experiment.read_at,
+    )
+    with _lock:
+        if key in _kept:
+            _kept.move_to_end(key)
+            return _kept[key]
+    ids = prompt_ids_of(explainer, experiment)
+    if not ids:
+        raise NLAError("There is no prompt", why="it has no tokens", fix="Type a text")
+    at = len(ids) - 1 if experiment.read_at is None else experiment.read_at
+    found = explainer.loaded.target.trace([ids[: at + 1]], top_k=1, predict_at=[[]])[0].hidden[at]
+    check_vectors(found[None], name="activation")
+    with _lock:
+        _kept[key] = found
+        while len(_kept) > MOST_KEPT:
+            _kept.popitem(last=False)
+    return found
+
+
+def said_at(explainer: Explainer, experiment: Experiment) -> str:
+    """The verbalizer's greedy reading of that token. Raises NLAError."""
+    vector = vector_at(explainer, experiment)
+    (made,) = explainer.loaded.verbalizer.verbalize(vector[None], seeds=[0], max_new_tokens=LONGEST)
+    return made.text
+
+
+def fidelity_of(explainer: Explainer, experiment: Experiment, *texts: str) -> list[Fidelity]:
+    """How well each text gives that token's vector back. Raises NLAError."""
+    return fidelity(explainer, texts, vector_at(explainer, experiment))
+
 
 if TYPE_CHECKING:
     from nla_core.explain import Explainer

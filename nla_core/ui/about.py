@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from nla_core.data.dataset import Dataset
 from nla_core.paths import PROJECT
 from nla_core.schema import Flag
-from nla_core.store.dataset import Dataset
 from nla_core.ui.html import draw, fill, join
 from nla_core.ui.token_panel import flag_item
 

@@ -15,14 +15,13 @@ import numpy as np
 import pandas as pd
 import streamlit as st
 
-from nla_core.compare.audit import ANY_OF, audit_table
-from nla_core.compare.concepts import Concept
-from nla_core.compare.foresight import foresight, foresight_summary, lines_of
+from nla_core.analysis.audit import ANY_OF, audit_table
+from nla_core.analysis.concepts import Concept
+from nla_core.analysis.derived import Claims, StoredScores
+from nla_core.analysis.foresight import foresight, foresight_summary, lines_of
+from nla_core.data.dataset import Dataset
 from nla_core.links import AuditView, CompareView
 from nla_core.paths import PROJECT
-from nla_core.store.claims import Claims
-from nla_core.store.concepts import StoredScores
-from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, comparing, controls, downloads
 from nla_core.ui.about import report_of
 from nla_core.ui.cards import Card, Group, cards

@@ -14,9 +14,9 @@ import pandas as pd
 import streamlit as st
 
 from nla_core import opened
+from nla_core.data.dataset import Dataset
 from nla_core.difference import Difference, Place, read_difference
 from nla_core.errors import NLAError
-from nla_core.store.dataset import Dataset
 from nla_core.ui import gate, notices
 from nla_core.ui.html import Piece, draw, fill, hint, join
 from nla_core.ui.later import signed

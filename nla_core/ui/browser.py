@@ -13,9 +13,9 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import ViewState
 from nla_core.schema import Status
-from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, controls, downloads, facets, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, hint

@@ -12,9 +12,9 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from nla_core.compare.claims import Kind
-from nla_core.compare.recurrence import RECURRING
-from nla_core.compare.standing import STANDING_TEXT, Standing
+from nla_core.analysis.claims import Kind
+from nla_core.analysis.standing import STANDING_TEXT, Standing
+from nla_core.analysis.transcript import RECURRING
 from nla_core.schema import Finish
 from nla_core.ui.html import draw, fill, join
 from nla_core.ui.transcript_view import ReadingFacts, TranscriptView

@@ -12,12 +12,12 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from nla_core.compare.recurrence import RECURRING
-from nla_core.compare.standing import Standing
+from nla_core.analysis.derived import Claims
+from nla_core.analysis.standing import Standing
+from nla_core.analysis.transcript import RECURRING
+from nla_core.data.dataset import Dataset
 from nla_core.links import CompareMeasure, CompareView
 from nla_core.schema import Role
-from nla_core.store.claims import Claims
-from nla_core.store.dataset import Dataset
 from nla_core.ui import beside, charts, controls, measures, panels, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.copy_link import copy_link

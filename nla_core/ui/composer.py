@@ -12,12 +12,12 @@ from typing import Final, Literal
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
-from nla_core.runs.drafts import Draft
-from nla_core.runs.request import RunPrompt
-from nla_core.runs.settings import Limits
+from nla_core.jobs.drafts import Draft
+from nla_core.jobs.request import RunPrompt
+from nla_core.jobs.settings import Limits
 from nla_core.schema import Role
-from nla_core.store.dataset import Dataset
 from nla_core.ui import shell, uploading
 from nla_core.ui.html import draw, hint
 

@@ -14,8 +14,8 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.exports import MIME, Format, Provenance, encoded, readings_of
-from nla_core.store.dataset import Dataset
 from nla_core.ui.html import hint
 
 FORMATS: Final[dict[Format, str]] = {

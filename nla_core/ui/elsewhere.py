@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import streamlit as st
 
-from nla_core.compare.grammar import split
+from nla_core.analysis.claims import split
+from nla_core.data.dataset import Dataset
 from nla_core.links import SearchView, ViewState
-from nla_core.store.dataset import Dataset
 from nla_core.ui import controls, meaning, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw

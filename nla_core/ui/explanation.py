@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final, Literal
 
-from nla_core.compare.grammar import Parts, as_word, next_items, quote_spans, split, stands_in
-from nla_core.compare.lexical import words
+from nla_core.analysis.claims import Parts, as_word, next_items, quote_spans, split, stands_in
+from nla_core.analysis.visible import words
 from nla_core.schema import Finish
 from nla_core.ui import charts
 from nla_core.ui.html import Piece, draw, fill, join

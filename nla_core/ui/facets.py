@@ -13,11 +13,11 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
+from nla_core.data import dataset as mounts
+from nla_core.data.dataset import Dataset
+from nla_core.data.queries import FIDELITY_BANDS, LENGTH_BANDS, TranscriptFilters
 from nla_core.links import SortKey, ViewState
 from nla_core.schema import Flag
-from nla_core.store import mounts
-from nla_core.store.dataset import Dataset, TranscriptFilters
-from nla_core.store.queries import FIDELITY_BANDS, LENGTH_BANDS
 from nla_core.ui import controls, shell
 from nla_core.ui.html import hint
 from nla_core.ui.token_strip import FLAG_NAME

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import LONGEST_TEXT, SearchIn, SearchMode, SearchView
 from nla_core.schema import Flag, Role
-from nla_core.store.dataset import Dataset
 from nla_core.ui import comparing, controls, facets, meaning, shell
 from nla_core.ui.explanation import note_first
 from nla_core.ui.html import draw
 from nla_core.ui.token_strip import FLAG_NAME
 
 if TYPE_CHECKING:
-    from nla_core.search import Query, Results
+    from nla_core.data.query import Query, Results
 
 PAGE: Final = 30
 PER_TRANSCRIPT: Final = 3
@@ -54,7 +54,7 @@ WORDS_HELP: Final = (
 
 def query_of(view: SearchView) -> Query:
     """What the view asks for, in the terms of the search."""
-    from nla_core.search import Filters, Query
+    from nla_core.data.query import Filters, Query
 
     return Query(
         text=view.text,

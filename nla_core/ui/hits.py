@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import streamlit as st
 
-from nla_core.compare.grammar import split
+from nla_core.analysis.claims import split
+from nla_core.data.dataset import Dataset
 from nla_core.links import SearchView, ViewState
 from nla_core.schema import Flag
-from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, controls, downloads, finder, meaning, shell
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, fill, hint, join
@@ -24,7 +24,7 @@ from nla_core.ui.later import signed
 from nla_core.ui.token_strip import FLAG_NAME
 
 if TYPE_CHECKING:
-    from nla_core.search import Hit, Near, Results
+    from nla_core.data.query import Hit, Near, Results
 
 MOST_EXPORTED = 1_000
 

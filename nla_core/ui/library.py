@@ -15,9 +15,9 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import ViewState
 from nla_core.schema import Status
-from nla_core.store.dataset import Dataset
 from nla_core.ui import controls, facets
 from nla_core.ui.html import draw, hint
 

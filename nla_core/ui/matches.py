@@ -14,13 +14,13 @@ from typing import Any, Final
 import pandas as pd
 import streamlit as st
 
-from nla_core import watchlist
-from nla_core.compare.concepts import Concept
-from nla_core.compare.grammar import split
+from nla_core.analysis import concepts as watchlist
+from nla_core.analysis.claims import split
+from nla_core.analysis.concepts import Concept
+from nla_core.analysis.derived import StoredScores
+from nla_core.data.dataset import Dataset
 from nla_core.intervals import wilson
 from nla_core.links import AuditView, CompareView
-from nla_core.store.concepts import StoredScores
-from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, controls, downloads
 from nla_core.ui.auditing import UNUSABLE, unusable
 from nla_core.ui.cards import Card, Chosen, Group, cards

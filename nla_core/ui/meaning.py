@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import streamlit as st
 
-from nla_core import opened, themes
-from nla_core.store.dataset import Dataset
+from nla_core import opened
+from nla_core.analysis import themes
+from nla_core.data.dataset import Dataset
 
 if TYPE_CHECKING:
-    from nla_core.compare.concepts import Concept
-    from nla_core.search import Query, Results, Search
-    from nla_core.store.claims import Claims
-    from nla_core.store.concepts import StoredScores
+    from nla_core.analysis.concepts import Concept
+    from nla_core.analysis.derived import Claims, StoredScores
+    from nla_core.data.query import Query, Results
+    from nla_core.data.search import Search
 
 LOADING: Final = "Comparing meanings. The first time, the sentence encoder is loaded."
 
@@ -46,14 +47,14 @@ def results(dataset: Dataset, query: Query, *, limit: int, after: str | None = N
 
 def alike(dataset: Dataset, reading_id: str, limit: int) -> Results:
     """Readings that say much the same, at most one a transcript."""
-    from nla_core.search import Query
+    from nla_core.data.query import Query
 
     return results(dataset, Query(like=reading_id, per_transcript=1), limit=limit)
 
 
 def claims(dataset: Dataset) -> Claims:
     """The judged claims beside this version. Raises NLAError where they were not computed."""
-    from nla_core.store.claims import Claims
+    from nla_core.analysis.derived import Claims
 
     return Claims.open(dataset)
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
 from nla_core.links import ViewState
-from nla_core.store.dataset import Dataset
 from nla_core.ui import controls, shell
 from nla_core.ui.html import draw, fill, join
 

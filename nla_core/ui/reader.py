@@ -14,10 +14,10 @@ from typing import Final
 
 import streamlit as st
 
-from nla_core import themes
+from nla_core.analysis import themes
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
 from nla_core.links import Measure, ViewState
-from nla_core.store.dataset import Dataset
 from nla_core.ui import charts, controls, meaning, measures, notices, shell
 from nla_core.ui.html import draw, hint
 from nla_core.ui.later import chart

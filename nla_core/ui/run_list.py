@@ -10,15 +10,15 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from nla_core.jobs.store import OPEN_STATES, RunState, Snapshot
 from nla_core.links import RunView
-from nla_core.runs.store import OPEN_STATES, RunState, Snapshot
 from nla_core.ui.cards import Card, Chosen, Group, cards
 from nla_core.ui.html import draw
 from nla_core.ui.run_live import STATES
 
 if TYPE_CHECKING:
-    from nla_core.runs.runner import JobRunner
-    from nla_core.runs.store import StoredRun
+    from nla_core.jobs.runner import JobRunner
+    from nla_core.jobs.store import StoredRun
 
 SHOWN = 30
 

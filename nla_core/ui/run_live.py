@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final
 import streamlit as st
 
 from nla_core.errors import NLAError
+from nla_core.jobs.store import OPEN_STATES, Failure, LivePrompt, RunState, Snapshot, folded
 from nla_core.links import RunView, ViewState
-from nla_core.runs.store import OPEN_STATES, Failure, LivePrompt, RunState, Snapshot, folded
 from nla_core.ui import controls, measures, notices, panels, shell, token_panel, transcripts
 from nla_core.ui.explanation import note_first
 from nla_core.ui.html import draw, fill, hint, join
@@ -24,9 +24,9 @@ from nla_core.ui.token_strip import Drawing, Late, token_strip
 from nla_core.ui.transcript_view import TranscriptView
 
 if TYPE_CHECKING:
+    from nla_core.jobs.request import RunRequest
+    from nla_core.jobs.runner import JobRunner
     from nla_core.readings import Said
-    from nla_core.runs.request import RunRequest
-    from nla_core.runs.runner import JobRunner
 
 
 STATES: Final[dict[RunState, str]] = {

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final
 import streamlit as st
 
 from nla_core.errors import NLAError
+from nla_core.jobs.request import Positions, RunPrompt, RunRequest, Sampling, Which
 from nla_core.readings import Said, Token
-from nla_core.runs.request import Positions, RunPrompt, RunRequest, Sampling, Which
 from nla_core.ui import transcripts
 from nla_core.ui.html import hint
 from nla_core.ui.token_strip import Drawing, token_strip
 
 if TYPE_CHECKING:
-    from nla_core.runs.estimate import Estimate
-    from nla_core.runs.runner import JobRunner
+    from nla_core.jobs.estimate import Estimate
+    from nla_core.jobs.runner import JobRunner
 
 WHICH: Final[dict[Which, str]] = {
     Which.ALL: "Every token",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from nla_core import citation
+from nla_core import exports as citation
 from nla_core.exports import Provenance
 from nla_core.links import LONGEST_NOTE, ViewState
 from nla_core.ui.html import draw

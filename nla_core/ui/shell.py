@@ -18,14 +18,13 @@ from typing import Final, Literal, ParamSpec
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset, is_run, mounted, root_of
+from nla_core.data.manifest import DATABASE, current_version
 from nla_core.errors import NLAError
+from nla_core.jobs.store import RunFolder
 from nla_core.links import Parsed, ViewState
 from nla_core.opened import dataset as open_once
 from nla_core.paths import PROJECT
-from nla_core.runs.store import RunFolder
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import DATABASE, current_version
-from nla_core.store.mounts import is_run, mounted, root_of
 from nla_core.ui.collector import settle
 from nla_core.ui.html import draw
 from nla_core.ui.keys import keys

@@ -15,19 +15,20 @@ import pandas as pd
 import streamlit as st
 
 from nla_core import opened
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
+from nla_core.jobs.models import configured
 from nla_core.links import SteerView
-from nla_core.runs.models import configured
 from nla_core.schema import Role, Section
-from nla_core.steering.edits import carried_over, words_of
 from nla_core.steering.experiment import (
     DEFAULT_TEMPERATURE,
     LONGEST_EDIT,
     LONGEST_PROMPT,
     Edit,
     Experiment,
+    carried_over,
+    words_of,
 )
-from nla_core.store.dataset import Dataset
 from nla_core.ui import beside, controls, shell
 from nla_core.ui.edit_box import edit_box
 from nla_core.ui.html import draw, fill, hint, join
@@ -187,7 +188,7 @@ def missing_reading(view: SteerView, source: Source) -> bool:
 
 def _read(view: SteerView, source: Source) -> None:
     """Put what the verbalizer says of the last token into the address, and begin again."""
-    from nla_core.steering.reading import said_at
+    from nla_core.steering.run import said_at
 
     with st.spinner("Reading the last token"):
         bare = Experiment(source.pair, (), prompt=source.prompt)
@@ -252,7 +253,7 @@ def fidelities(view: SteerView, source: Source, experiment: Experiment) -> None:
         return
     if not _models(source.pair):
         return
-    from nla_core.steering.reading import fidelity_of
+    from nla_core.steering.run import fidelity_of
 
     with opened.explainer(source.pair) as explainer:
         found = fidelity_of(explainer, experiment, source.original, view.edited.strip())

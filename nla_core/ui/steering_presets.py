@@ -7,9 +7,9 @@ with the same numbers.
 
 from __future__ import annotations
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import SteerView
 from nla_core.steering.presets import Measured, Preset, presets
-from nla_core.store.dataset import Dataset
 from nla_core.ui import controls
 from nla_core.ui.cards import Card, Group, cards
 from nla_core.ui.html import draw, hint

@@ -17,10 +17,9 @@ import streamlit as st
 
 from nla_core import opened
 from nla_core.errors import NLAError
-from nla_core.steering.desk import Seen, Status
-from nla_core.steering.edits import hits_at
-from nla_core.steering.experiment import Arm, Experiment
+from nla_core.steering.experiment import Arm, Experiment, hits_at
 from nla_core.steering.outcome import Outcome
+from nla_core.steering.runner import Seen, Status
 from nla_core.ui import charts, notices, shell
 from nla_core.ui.html import Piece, draw, fill, hint, join
 from nla_core.ui.later import signed

@@ -18,7 +18,7 @@ from typing import Any
 
 import streamlit as st
 
-from nla_core.compare.grammar import split
+from nla_core.analysis.claims import split
 from nla_core.schema import Flag
 from nla_core.ui import palette
 from nla_core.ui.transcript_view import Chip, TranscriptView

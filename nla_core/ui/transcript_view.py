@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from nla_core.compare.visible import joined
+from nla_core.analysis.visible import joined
 from nla_core.schema import Section, Status
 
 

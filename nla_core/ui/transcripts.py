@@ -14,9 +14,9 @@ from typing import Final
 import pandas as pd
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.readings import Reading, Said, content_positions
 from nla_core.schema import Status
-from nla_core.store.dataset import Dataset
 from nla_core.ui.token_strip import Drawing
 from nla_core.ui.transcript_view import ReadingFacts, TokenFacts, TranscriptView, chips_of
 

@@ -13,9 +13,9 @@ import pandas as pd
 import streamlit as st
 
 from nla_core.errors import NLAError
-from nla_core.runs.request import RunPrompt
-from nla_core.runs.settings import Limits
-from nla_core.runs.uploads import SUFFIXES, Columns, Split, Upload, read_upload
+from nla_core.jobs.request import RunPrompt
+from nla_core.jobs.settings import Limits
+from nla_core.jobs.uploads import SUFFIXES, Columns, Split, Upload, read_upload
 from nla_core.schema import Role
 from nla_core.ui.html import draw, fill, hint, join
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import streamlit as st
 
-from nla_core import watchlist
-from nla_core.compare.concepts import Concept, dump_concepts
+from nla_core.analysis import concepts as watchlist
+from nla_core.analysis.concepts import Concept, dump_concepts
 from nla_core.errors import NLAError
 from nla_core.ui import notices
 from nla_core.ui.html import hint

@@ -13,9 +13,9 @@ from typing import Final
 
 import streamlit as st
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import TokenRef, ViewState
 from nla_core.paths import PROJECT
-from nla_core.store.dataset import Dataset
 from nla_core.ui import controls, notices, shell
 from nla_core.ui.cards import Card, Group, cards
 

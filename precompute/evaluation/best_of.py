@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nla_core.metrics import mse_nrm
-from nla_core.nla.verbalizer import Verbalization
+from nla_core.models.verbalizer import Verbalization
 from precompute.evaluation.fidelity import fve_of
 
 Reconstruct = Callable[[Sequence[str]], Tensor]

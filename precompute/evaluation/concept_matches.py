@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from nla_core.compare.concepts import Concept, Matcher, unrelated_texts
-from nla_core.compare.semantic import Embed
+from nla_core.analysis.concepts import Concept, Matcher, unrelated_texts
+from nla_core.analysis.semantic import Embed
 from nla_core.errors import NLAError
 
 LABELS = Path("tests/data/concepts.jsonl")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from nla_core.compare.grammar import only_quotes, without_quotes
+from nla_core.analysis.claims import only_quotes, without_quotes
 
 SEED = 0
 

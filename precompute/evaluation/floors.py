@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nla_core.metrics import mse_nrm, scale_to_sqrt_d
-from nla_core.nla.target import Target
+from nla_core.models.target import Target
 
 TAIL_LENGTHS = (1, 2, 4, 8, 16)
 NEAREST = 8

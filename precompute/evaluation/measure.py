@@ -16,10 +16,10 @@ import pandas as pd
 from torch import Tensor
 
 from nla_core import metrics
-from nla_core.compare.grammar import split
-from nla_core.nla.pair import Pair, Reference
-from nla_core.nla.reconstructor import Reconstructor
-from nla_core.nla.verbalizer import Verbalization
+from nla_core.analysis.claims import split
+from nla_core.models.pair import Pair, Reference
+from nla_core.models.reconstructor import Reconstructor
+from nla_core.models.verbalizer import Verbalization
 from nla_core.schema import Finish
 from precompute.evaluation import fidelity
 from precompute.evaluation.controls import control_lanes, others

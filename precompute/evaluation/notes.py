@@ -20,7 +20,7 @@ from torch import Tensor
 from nla_core.embed import Embedder
 from nla_core.errors import NLAError
 from nla_core.metrics import scale_to_sqrt_d
-from nla_core.nla.target import Target
+from nla_core.models.target import Target
 from precompute.train.examples import Examples
 from precompute.train.labels import label_parts
 from precompute.train.notes import AnnotatedDocument, is_general, window_of

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nla_core.store.files import explained, write_atomic
+from nla_core.data.files import explained, write_atomic
 from precompute.evaluation import plots
 from precompute.evaluation.markdown import table
 from precompute.evaluation.plots import Bar

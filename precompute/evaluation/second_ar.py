@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nla_core.nla.checkpoints import resolve
-from nla_core.nla.pair import LoadedPair, load_reconstructor
-from nla_core.nla.reconstructor import Reconstructor
-from nla_core.nla.sidecar import load_sidecar
+from nla_core.models.checkpoints import resolve
+from nla_core.models.pair import LoadedPair, load_reconstructor
+from nla_core.models.reconstructor import Reconstructor
+from nla_core.models.sidecar import load_sidecar
 
 
 def load_second_ar(folder: Path, loaded: LoadedPair) -> Reconstructor:

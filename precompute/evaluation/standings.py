@@ -2,7 +2,7 @@
 
 Knows the form of the labelled set and how the two halves are used: thresholds are chosen on the
 readings marked ``fit`` and every figure is of the readings marked ``report``. Knows no rule; that
-is `nla_core.compare.standing`. The decision a reader would question: the halves are divided by
+is `nla_core.analysis.standing`. The decision a reader would question: the halves are divided by
 transcript, not by claim, since claims of one transcript repeat each other's words.
 """
 
@@ -16,11 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from nla_core.compare.claims import Claim, Kind
-from nla_core.compare.semantic import Embed
-from nla_core.compare.standing import Meaning, Standing, judge
-from nla_core.compare.thresholds import Thresholds
-from nla_core.compare.visible import Visible
+from nla_core.analysis.claims import Claim, Kind
+from nla_core.analysis.semantic import Embed
+from nla_core.analysis.standing import Meaning, Standing, Thresholds, judge
+from nla_core.analysis.visible import Visible
 from nla_core.errors import NLAError
 
 LABELS = Path("tests/data/standing.jsonl")

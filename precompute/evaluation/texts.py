@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nla_core.compare.grammar import as_word, next_words, quotes, stands_in
+from nla_core.analysis.claims import as_word, next_words, quotes, stands_in
 
 LONG_QUOTE = 2
 """Words from which on a quotation says more than that a word occurs."""

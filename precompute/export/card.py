@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from nla_core.errors import NLAError
-from nla_core.nla.pair import Pair
-from nla_core.nla.sidecar import Role
+from nla_core.models.pair import Pair
+from nla_core.models.sidecar import Role
 
 CARD_FILE, EVAL_FILE = "README.md", "eval.json"
 OWN_CARD = "<!-- the card of the pair this was exported from -->"

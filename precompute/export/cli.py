@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.nla.checkpoints import Resolved, load_tokenizer
-from nla_core.nla.families import parts_of
-from nla_core.nla.injection import Slot, build_slot, scale_for_injection
-from nla_core.nla.pair import (
+from nla_core.models.checkpoints import Resolved, load_tokenizer
+from nla_core.models.families import parts_of
+from nla_core.models.injection import Slot, build_slot, scale_for_injection
+from nla_core.models.pair import (
     REFERENCE_FILE,
     Pair,
     find_pair,
@@ -29,7 +29,7 @@ from nla_core.nla.pair import (
     pair_home,
     resolve_target,
 )
-from nla_core.nla.sidecar import FILE_NAME, Role, Sidecar, dump_sidecar
+from nla_core.models.sidecar import FILE_NAME, Role, Sidecar, dump_sidecar
 from precompute.export import hub
 from precompute.export.card import CARD_FILE, EVAL_FILE, Facts, write_card
 from precompute.export.contract import (

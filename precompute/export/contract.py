@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from nla_core.errors import NLAError
-from nla_core.nla.injection import build_slot
-from nla_core.nla.pair import Pair
-from nla_core.nla.reconstructor import encode_texts
-from nla_core.nla.sidecar import Sidecar
-from nla_core.nla.templates import VECTOR_FIELDS, portable
+from nla_core.models.injection import build_slot
+from nla_core.models.pair import Pair
+from nla_core.models.reconstructor import encode_texts
+from nla_core.models.sidecar import VECTOR_FIELDS, Sidecar, portable
 
 PROBES = ("x", 'At "bridge": {over} the {{old}} bridge.\nNext: . / and', "東京 🌉 ", "")
 """Explanations whose AR prompts are compared: braces, quotes, line ends, wide characters, none."""

@@ -17,8 +17,8 @@ import torch
 from safetensors.torch import save_file
 
 from nla_core.errors import NLAError
-from nla_core.nla.families import parts_of
-from nla_core.nla.reconstructor import HEAD_FILE, load_head
+from nla_core.models.families import parts_of
+from nla_core.models.reconstructor import HEAD_FILE, load_head
 
 SHARD_SIZE = "5GB"
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from nla_core.errors import NLAError
-from nla_core.nla.pair import Pair
-from nla_core.nla.sidecar import Role
+from nla_core.models.pair import Pair
+from nla_core.models.sidecar import Role
 
 KEPT_AT_HOME = "testset/*"
 

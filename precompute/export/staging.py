@@ -14,9 +14,9 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from nla_core.data.files import building, fsync_path, fsync_tree
 from nla_core.errors import NLAError
-from nla_core.nla.sidecar import FILE_NAME
-from nla_core.store.files import building, fsync_path, fsync_tree
+from nla_core.models.sidecar import FILE_NAME
 
 FULL = ("No space left", "code: 28", "StorageFull", "Disk quota", "code: 122")
 

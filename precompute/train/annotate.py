@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from nla_core.data.files import explained, sha256_json, write_atomic
 from nla_core.errors import NLAError
 from nla_core.prompts import MAX_LINE_BYTES, json_of, text_of
-from nla_core.store.files import explained, sha256_json, write_atomic
 from precompute.output import say
 from precompute.train.notes import (
     LONGEST_NOTE,

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nla_core.data.files import explained, sha256_json
 from nla_core.errors import Cancelled, NLAError
-from nla_core.store.files import explained, sha256_json
 from precompute.train.questions import SHOWN_CHARACTERS, VERSION, cleaned, question
 from precompute.train.teachers import (
     Label,

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nla_core.errors import NLAError
-from nla_core.nla.reconstructor import HEAD_FILE
-from nla_core.nla.sidecar import FILE_NAME
+from nla_core.models.reconstructor import HEAD_FILE
+from nla_core.models.sidecar import FILE_NAME
 from precompute.train.halves import half_of_run
 from precompute.train.runs import ADAPTER_CONFIG, ADAPTER_FILE
 from precompute.train.state import LAST, STATE_FILE

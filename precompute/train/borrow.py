@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 import torch
 
+from nla_core.data.files import write_json
 from nla_core.embed import Embedder
 from nla_core.errors import NLAError
-from nla_core.store.files import write_json
 from precompute.evaluation.notes import load_map
 from precompute.train.examples import Examples
 from precompute.train.labels import label_parts

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nla_core.errors import EXIT_OK, NLAError
-from nla_core.nla.checkpoints import DEFAULT_TARGET
+from nla_core.models.checkpoints import DEFAULT_TARGET
 from precompute.output import say, write_result
 from precompute.train import cli_rl
 from precompute.train.teachers import STRUCTURED, confirm_on_terminal, from_arguments
@@ -194,9 +194,9 @@ def _all(args: argparse.Namespace) -> None:
 
 
 def _data(args: argparse.Namespace) -> dict[str, int]:
-    from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
-    from nla_core.nla.devices import pick_device, pick_dtype
-    from nla_core.nla.target import Target
+    from nla_core.models.checkpoints import load_causal_lm, load_tokenizer, resolve
+    from nla_core.models.devices import pick_device, pick_dtype
+    from nla_core.models.target import Target
     from precompute.train.corpus import Document
     from precompute.train.data import DataSettings, prepare
     from precompute.train.notes import AnnotatedDocument, is_annotated, read_annotated

@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 from nla_core.errors import NLAError
-from nla_core.nla.checkpoints import Resolved
-from nla_core.nla.injection import render_chat
-from nla_core.nla.sidecar import Sidecar
+from nla_core.models.checkpoints import Resolved
+from nla_core.models.injection import render_chat
+from nla_core.models.sidecar import Sidecar
 
 DEFAULT_MARKER = "<empty_output>"
 AV_TEMPLATE = (

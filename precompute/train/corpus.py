@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nla_core.errors import NLAError
-from nla_core.nla.layout import Piece, prompt_ids, raw_pieces, with_answer
+from nla_core.models.chat import Piece, prompt_ids, raw_pieces, with_answer
 
 SPLITS: dict[str, float] = {"ar": 0.35, "av": 0.50, "rl": 0.10, "val": 0.05}
 CHAT_SHARE = 0.6

@@ -16,10 +16,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from nla_core.data.files import explained, sha256_json
 from nla_core.errors import NLAError
-from nla_core.nla.checkpoints import Resolved
-from nla_core.nla.target import Target
-from nla_core.store.files import explained, sha256_json
+from nla_core.models.checkpoints import Resolved
+from nla_core.models.target import Target
 from precompute.output import say
 from precompute.train import notes, record
 from precompute.train.choose_teacher import make_teacher

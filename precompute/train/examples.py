@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from nla_core.errors import NLAError
-from nla_core.nla.layout import with_answer
-from nla_core.nla.target import Target
+from nla_core.models.chat import with_answer
+from nla_core.models.target import Target
 from nla_core.schema import HIGH_NORM_FACTOR, Section
 from precompute.train.corpus import Window
 from precompute.train.parts import read_parts, replace_parts

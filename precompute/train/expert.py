@@ -24,15 +24,14 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from nla_core.compare.grammar import quotes, stands_in
+from nla_core.analysis.claims import quotes, stands_in
+from nla_core.data.files import write_json
 from nla_core.errors import NLAError
-from nla_core.memory import fitting
 from nla_core.metrics import rawvar
-from nla_core.nla.devices import pick_device, pick_dtype
-from nla_core.nla.reconstructor import Reconstructor
-from nla_core.nla.verbalizer import LocalVerbalizer
+from nla_core.models.devices import fitting, pick_device, pick_dtype
+from nla_core.models.reconstructor import Reconstructor
+from nla_core.models.verbalizer import LocalVerbalizer
 from nla_core.schema import Finish
-from nla_core.store.files import write_json
 from precompute.output import say
 from precompute.progress import duration
 from precompute.train.examples import Examples

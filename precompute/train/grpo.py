@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nla_core.memory import fitting
 from nla_core.metrics import mse_nrm, rank_of_own
-from nla_core.nla.pair import Reference
-from nla_core.nla.reconstructor import Reconstructor
+from nla_core.models.devices import fitting
+from nla_core.models.pair import Reference
+from nla_core.models.reconstructor import Reconstructor
 from nla_core.readings import derive_seed
 from precompute.train.collapse import Signals, signals
 from precompute.train.objective import Objective, policy_loss

@@ -14,15 +14,15 @@ from typing import Any
 
 import torch
 
+from nla_core.data.files import sha256_file, sha256_json
 from nla_core.errors import NLAError
-from nla_core.nla.checkpoints import Resolved, load_tokenizer, resolve
-from nla_core.nla.pair import load_reconstructor as load_ar
-from nla_core.nla.pair import load_verbalizer as load_av
-from nla_core.nla.pair import pair_halves
-from nla_core.nla.reconstructor import HEAD_FILE, Reconstructor
-from nla_core.nla.sidecar import FILE_NAME, Sidecar, load_sidecar
-from nla_core.nla.verbalizer import LocalVerbalizer
-from nla_core.store.files import sha256_file, sha256_json
+from nla_core.models.checkpoints import Resolved, load_tokenizer, resolve
+from nla_core.models.pair import load_reconstructor as load_ar
+from nla_core.models.pair import load_verbalizer as load_av
+from nla_core.models.pair import pair_halves
+from nla_core.models.reconstructor import HEAD_FILE, Reconstructor
+from nla_core.models.sidecar import FILE_NAME, Sidecar, load_sidecar
+from nla_core.models.verbalizer import LocalVerbalizer
 from precompute.train.state import LAST
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nla_core.store.files import write_atomic
+from nla_core.data.files import write_atomic
 
 LOG, SAMPLES = "log.jsonl", "samples.txt"
 HEADER = "==== step "

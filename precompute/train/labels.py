@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from nla_core.nla.layout import Piece
+from nla_core.models.chat import Piece
 from nla_core.schema import Role, Section
 
 QUOTED_WORDS = 2

@@ -12,12 +12,11 @@ from typing import Any
 import torch
 
 from nla_core.errors import NLAError
-from nla_core.nla.attention import use_grouped_attention
-from nla_core.nla.batch import Prompted
-from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
-from nla_core.nla.decoding import decode, once
-from nla_core.nla.devices import pick_device, pick_dtype
-from nla_core.nla.layout import prompt_ids
+from nla_core.models.chat import prompt_ids
+from nla_core.models.checkpoints import load_causal_lm, load_tokenizer, resolve
+from nla_core.models.cpu import use_grouped_attention
+from nla_core.models.decoding import Prompted, decode, once
+from nla_core.models.devices import pick_device, pick_dtype
 from precompute.train.questions import VERSION, cleaned, question
 from precompute.train.teachers import Label, LabelRequest, StructuredTeacher, labels_from
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from nla_core.errors import NLAError
-from nla_core.nla.layout import Piece, Prompt, prompt_ids, raw_pieces
+from nla_core.models.chat import Piece, Prompt, prompt_ids, raw_pieces
 from nla_core.prompts import json_of, messages_of, text_of
 from nla_core.schema import Section
 from precompute.train.corpus import Window

@@ -19,9 +19,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nla_core.data.files import building, explained, fsync_path, write_json
+from nla_core.data.manifest import FileEntry
 from nla_core.errors import NLAError
-from nla_core.store.files import building, explained, fsync_path, write_json
-from nla_core.store.manifest import FileEntry
 
 ROWS, VECTORS, RECEIPT = ".parquet", ".safetensors", ".json"
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import yaml
 
+from nla_core.data.files import write_json
 from nla_core.errors import NLAError
-from nla_core.store.files import write_json
 
 CONFIGS = Path(__file__).parent / "configs"
 TRAIN_STEPS = frozenset({"data", "ar", "av", "expert", "grpo", "assemble"})

@@ -24,12 +24,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nla_core.errors import NLAError
-from nla_core.nla.checkpoints import load_causal_lm
-from nla_core.nla.families import parts_of, truncate
-from nla_core.nla.injection import build_slot
-from nla_core.nla.reconstructor import HEAD_FILE, load_head
-from nla_core.nla.sidecar import FILE_NAME, Sidecar, dump_sidecar
-from nla_core.nla.verbalizer import LocalVerbalizer
+from nla_core.models.checkpoints import load_causal_lm
+from nla_core.models.families import parts_of, truncate
+from nla_core.models.injection import build_slot
+from nla_core.models.reconstructor import HEAD_FILE, load_head
+from nla_core.models.sidecar import FILE_NAME, Sidecar, dump_sidecar
+from nla_core.models.verbalizer import LocalVerbalizer
 from precompute.train.halves import Halves
 from precompute.train.runs import ADAPTER_CONFIG, ADAPTER_FILE
 from precompute.train.sampling import Sample

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from nla_core.nla.layout import Prompt
+from nla_core.models.chat import Prompt
 from nla_core.schema import Section
 from precompute.train.labels import next_words, tidy
 from precompute.train.teachers import LabelRequest

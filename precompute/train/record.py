@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from nla_core.data.files import explained, write_json
 from nla_core.errors import NLAError
-from nla_core.nla.checkpoints import Resolved, sha256_of
-from nla_core.store.files import explained, write_json
+from nla_core.models.checkpoints import Resolved, sha256_of
 
 RECORD = "data.json"
 DATA_VERSION = 2

@@ -19,9 +19,9 @@ from typing import Any
 
 from nla_core.errors import NLAError
 from nla_core.metrics import mse_nrm, rank_of_own
-from nla_core.nla.devices import pick_device, pick_dtype
-from nla_core.nla.pair import Reference
-from nla_core.nla.reconstructor import Reconstructor
+from nla_core.models.devices import pick_device, pick_dtype
+from nla_core.models.pair import Reference
+from nla_core.models.reconstructor import Reconstructor
 from precompute.output import say
 from precompute.train.collapse import Limits, Signals, signals, what_collapsed
 from precompute.train.examples import Examples

@@ -14,12 +14,12 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 from nla_core.errors import NLAError
-from nla_core.nla.checkpoints import load_causal_lm, load_tokenizer, resolve
-from nla_core.nla.devices import pick_device, pick_dtype
-from nla_core.nla.families import parts_of, truncate
-from nla_core.nla.injection import build_slot
-from nla_core.nla.reconstructor import HEAD_FILE, identity_head, load_head
-from nla_core.nla.sidecar import FILE_NAME, dump_sidecar
+from nla_core.models.checkpoints import load_causal_lm, load_tokenizer, resolve
+from nla_core.models.devices import pick_device, pick_dtype
+from nla_core.models.families import parts_of, truncate
+from nla_core.models.injection import build_slot
+from nla_core.models.reconstructor import HEAD_FILE, identity_head, load_head
+from nla_core.models.sidecar import FILE_NAME, dump_sidecar
 from precompute.train.contract import DEFAULT_MARKER, new_contract
 from precompute.train.examples import Examples
 from precompute.train.record import require_data

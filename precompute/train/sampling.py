@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from nla_core.metrics import mse_nrm
-from nla_core.nla.reconstructor import Reconstructor
-from nla_core.nla.verbalizer import Verbalizer
+from nla_core.models.reconstructor import Reconstructor
+from nla_core.models.verbalizer import Verbalizer
 from nla_core.readings import derive_seed
 from nla_core.schema import Finish
 

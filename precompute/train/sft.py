@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from nla_core.errors import NLAError
-from nla_core.memory import fitting
-from nla_core.nla.families import parts_of
+from nla_core.models.devices import fitting
+from nla_core.models.families import parts_of
 from precompute.output import say
 from precompute.train.examples import Examples
 from precompute.train.labels import without_parts

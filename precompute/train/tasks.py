@@ -18,9 +18,9 @@ from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
 from nla_core.metrics import mse_nrm
-from nla_core.nla.families import Parts, parts_of
-from nla_core.nla.injection import Slot, scale_for_injection
-from nla_core.nla.reconstructor import encode_texts, read_last
+from nla_core.models.families import Parts, parts_of
+from nla_core.models.injection import Slot, scale_for_injection
+from nla_core.models.reconstructor import encode_texts, read_last
 
 CLOSE_TAG = "</explanation>"
 ROWS_WITH_TAGS = 4

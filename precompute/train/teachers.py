@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nla_core.errors import NLAError
-from nla_core.nla.checkpoints import sha256_of
-from nla_core.nla.layout import Piece
+from nla_core.models.chat import Piece
+from nla_core.models.checkpoints import sha256_of
 from nla_core.schema import Role, Section
 from precompute.output import say
 from precompute.train import labels

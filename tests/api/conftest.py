@@ -13,9 +13,9 @@ from starlette.testclient import TestClient
 from nla_core import opened
 from nla_core.api.asgi import BesidePages, application
 from nla_core.api.datasets import Datasets
-from nla_core.runs.models import Pairs
-from nla_core.runs.runner import JobRunner
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
+from nla_core.jobs.models import Pairs
+from nla_core.jobs.runner import JobRunner
 from tests.helpers import PROMPTS, Prompt, hash_vectors, make_dataset
 from tests.precompute.fake import HashEmbedder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from starlette.testclient import TestClient
 
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
 from tests.api.asking import get, refused
 from tests.helpers import transcript_id_of
 

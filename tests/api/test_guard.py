@@ -14,7 +14,7 @@ from nla_core import access, opened
 from nla_core.access import visitor_id
 from nla_core.api.guard import body_of
 from nla_core.api.wire import PREFIX, Refusal
-from nla_core.runs.runner import JobRunner
+from nla_core.jobs.runner import JobRunner
 from tests.api.asking import ROUTES
 from tests.api.conftest import client_of
 from tests.api.running import Asking

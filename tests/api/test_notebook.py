@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import nla_core
-from nla_core.store import dataset as dataset_module
+from nla_core.data import dataset as dataset_module
 
 LIGHT = """
 import sys

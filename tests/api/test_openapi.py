@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 
 from nla_core.api import models
 from nla_core.api.wire import PREFIX
-from nla_core.store.dataset import Dataset
-from nla_core.store.queries import BANDS
+from nla_core.data.dataset import Dataset
+from nla_core.data.queries import BANDS
 from tests.api.asking import DOCUMENT, ROUTES, validator
 
 GUIDE = (Path(__file__).parents[2] / "docs/api.md").read_text(encoding="utf-8")

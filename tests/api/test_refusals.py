@@ -15,8 +15,8 @@ from starlette.testclient import TestClient
 
 from nla_core.api.models import MOST
 from nla_core.api.wire import PREFIX
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import DATABASE
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import DATABASE
 from tests.api.asking import DOCUMENT, LISTS, ROUTES, get, refused
 from tests.api.conftest import client_of
 from tests.helpers import make_dataset, transcript_id_of

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from nla_core import links
 from nla_core.api import datasets
 from nla_core.api.wire import PREFIX
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
 from tests.api.asking import LISTS, get, refused, walk
 from tests.api.conftest import client_of
 from tests.helpers import transcript_id_of

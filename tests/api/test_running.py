@@ -14,14 +14,14 @@ import pytest
 
 from nla_core import opened
 from nla_core.api import runs
+from nla_core.data.dataset import Dataset
 from nla_core.explain import Explainer
-from nla_core.runs.runner import JobRunner
-from nla_core.runs.settings import Limits
-from nla_core.store.dataset import Dataset
+from nla_core.jobs.runner import JobRunner
+from nla_core.jobs.settings import Limits
 from tests.api.asking import ROUTES
 from tests.api.conftest import client_of
 from tests.api.running import SLOW, Asking, asked
-from tests.runs.conftest import SOON, Bench
+from tests.jobs.conftest import SOON, Bench
 from tests.tiny import tiny_pair
 
 

@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
+from nla_core.data.dataset import TranscriptSort
+from nla_core.data.queries import FIDELITY_BANDS, LENGTH_BANDS
 from nla_core.links import FidelityBand, Layout, LengthBand, SortKey, ViewState
 from nla_core.schema import Flag
-from nla_core.store.dataset import TranscriptSort
-from nla_core.store.queries import FIDELITY_BANDS, LENGTH_BANDS
 from nla_core.ui import browser
 from tests.app.conftest import Open
 from tests.app.test_explore import component, html, view_of

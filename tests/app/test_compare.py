@@ -14,13 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from nla_core import opened, watchlist
-from nla_core.compare.concepts import SHIPPED
-from nla_core.compare.judging import compare_dataset
-from nla_core.compare.semantic import EmbedOnce
-from nla_core.compare.thresholds import Thresholds
+from nla_core import opened
+from nla_core.analysis import concepts as watchlist
+from nla_core.analysis.concepts import SHIPPED
+from nla_core.analysis.judging import compare_dataset
+from nla_core.analysis.semantic import EmbedOnce
+from nla_core.analysis.standing import Thresholds
+from nla_core.data.dataset import Dataset
 from nla_core.links import AuditView, CompareMeasure, CompareView
-from nla_core.store.dataset import Dataset
 from nla_core.ui import matches
 from tests.app.conftest import Open
 from tests.app.test_explore import component, content_positions, held, html

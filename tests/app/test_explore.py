@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import DATABASE
 from nla_core.errors import NLAError
 from nla_core.links import CompareView, ViewState
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import DATABASE
 from tests.app.conftest import Open
 from tests.helpers import ERROR_PROMPT, PAIR, RAWVAR, make_dataset, transcript_id_of
 

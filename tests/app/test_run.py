@@ -12,11 +12,11 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from nla_core import opened
+from nla_core.jobs.request import Which
+from nla_core.jobs.runner import JobRunner
+from nla_core.jobs.store import RunState
 from nla_core.links import RunView
 from nla_core.opened import Kept
-from nla_core.runs.request import Which
-from nla_core.runs.runner import JobRunner
-from nla_core.runs.store import RunState
 from nla_core.ui import run_live
 from tests.app.test_explore import component, html
 from tests.gate import Gate
@@ -175,7 +175,7 @@ def test_an_unknown_run_is_a_message(jobs: JobRunner, open_app: Open) -> None:
 def test_a_conversation_of_the_corpus_is_where_one_can_begin(
     jobs: JobRunner, open_app: Open, dataset_root: Path
 ) -> None:
-    from nla_core.store.dataset import Dataset
+    from nla_core.data.dataset import Dataset
 
     row = Dataset.open(dataset_root).transcripts(sort="title").iloc[0]
     app = open_app(page=RUN, t=str(row["transcript_id"]))

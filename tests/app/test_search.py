@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from nla_core import opened
+from nla_core.data.dataset import Dataset
 from nla_core.links import SearchView, ViewState
 from nla_core.schema import Flag, Role
-from nla_core.store.dataset import Dataset
 from tests.app.conftest import Open
 from tests.app.test_compare import HashEncoder
 from tests.app.test_explore import component, html

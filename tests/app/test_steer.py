@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
 from nla_core import opened
+from nla_core.data.dataset import Dataset
 from nla_core.explain import Explainer
 from nla_core.links import SteerView, ViewState
-from nla_core.steering.desk import Desk, Status
 from nla_core.steering.experiment import Place
 from nla_core.steering.presets import presets
-from nla_core.store.dataset import Dataset
+from nla_core.steering.runner import Desk, Status
 from nla_core.ui.steering import answer_start, experiment_of, source_of
 from nla_core.ui.steering_presets import view_of
 from nla_core.ui.steering_results import as_csv, points, shown

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from benchmarks import app, corpus, imports, readings, search
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair
-from nla_core.store.dataset import Dataset
+from nla_core.models.pair import LoadedPair, find_pair, load_pair
 from tests.helpers import make_dataset
 from tests.precompute.fake import HashEmbedder
 from tests.tiny import D_MODEL, tiny_pair
@@ -84,8 +84,8 @@ def test_words_are_searched_in_the_dataset(tmp_path: Path, monkeypatch: pytest.M
 def test_a_typed_prompt_goes_through_the_queue_and_the_store(pair: Path) -> None:
     touched = imports.one_prompt(pair, "the fox", HashEmbedder(), "cpu")
     files = {Path(file).relative_to(imports.ROOT).as_posix() for file in touched.modules}
-    assert {"nla_core/explain.py", "nla_core/nla/verbalizer.py", "nla_core/errors.py"} & files
-    assert any(file.startswith("nla_core/store/") for file in files)
+    assert {"nla_core/explain.py", "nla_core/models/verbalizer.py", "nla_core/errors.py"} & files
+    assert any(file.startswith("nla_core/data/") for file in files)
     assert len(touched.functions) > len(files) > 10
     assert touched.deepest > 3
 

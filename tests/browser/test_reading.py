@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from playwright.sync_api import expect
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import ViewState
-from nla_core.store.dataset import Dataset
 from tests.browser.test_explore import chip, content
 from tests.helpers import transcript_id_of
 

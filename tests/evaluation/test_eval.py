@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from nla_core.metrics import mse_nrm, scale_to_sqrt_d
-from nla_core.nla.checkpoints import Resolved
-from nla_core.nla.pair import REFERENCE_FILE, Reference, find_pair, load_pair
-from nla_core.nla.reconstructor import HEAD_FILE
-from nla_core.nla.verbalizer import Verbalization
+from nla_core.models.checkpoints import Resolved
+from nla_core.models.pair import REFERENCE_FILE, Reference, find_pair, load_pair
+from nla_core.models.reconstructor import HEAD_FILE
+from nla_core.models.verbalizer import Verbalization
 from nla_core.schema import Finish
 from precompute.cli import main
 from precompute.eval import verbalize_all

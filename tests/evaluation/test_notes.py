@@ -15,7 +15,7 @@ from precompute.evaluation.notes import LEAST, Marked, NoteMap, note_figures
 from precompute.evaluation.report import _notes
 from precompute.train.borrow import borrow_notes
 from precompute.train.examples import Examples
-from tests.compare.embedder import BagOfWords
+from tests.analysis.embedder import BagOfWords
 
 pytestmark = pytest.mark.unit
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nla_core.explain import Explainer, Reading, Transcript
-from nla_core.readings import reading_id
+from nla_core.explain import Explainer
+from nla_core.readings import Reading, Transcript, reading_id
 from tests.tiny import tiny_pair
 
 EXPECTED = json.loads(Path(__file__).with_name("tiny_pair.json").read_text(encoding="utf-8"))

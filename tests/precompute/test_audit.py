@@ -10,11 +10,11 @@ import pytest
 import precompute.audit
 import precompute.compare
 import precompute.eval_compare
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
 from precompute.audit import dump
 from precompute.cli import main
 from precompute.evaluation import standings
-from tests.compare.embedder import DIMENSION, BagOfWords
+from tests.analysis.embedder import DIMENSION, BagOfWords
 from tests.helpers import make_dataset
 
 pytestmark = pytest.mark.unit
@@ -103,7 +103,7 @@ def test_eval_compare_reports_and_fits(tmp_path: Path, capsys: pytest.CaptureFix
     labels = tmp_path / "labels.jsonl"
     lines = standings.LABELS.read_text(encoding="utf-8").splitlines()
     labels.write_text("\n".join(lines[::6]), encoding="utf-8")
-    shipped = Path("nla_core/compare")
+    shipped = Path("nla_core/analysis")
     copies = {}
     for name in ("thresholds", "concepts"):
         copies[name] = tmp_path / f"{name}.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nla_core.nla.sidecar import FILE_NAME
+from nla_core.models.sidecar import FILE_NAME
 from precompute.cli import main
 from tests.tiny import tiny_pair
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from nla_core import explain
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import MANIFEST
 from nla_core.embed import MiniLM
 from nla_core.schema import Status
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import MANIFEST
 from precompute.cli import main
 from precompute.run import ShardExplainer
 from precompute.workspace import RECEIPT

@@ -17,12 +17,12 @@ from transformers import AutoConfig
 
 from nla_core import metrics
 from nla_core.errors import NLAError
-from nla_core.nla.families import FAMILIES as KNOWN
-from nla_core.nla.families import keep_blocks
-from nla_core.nla.pair import LoadedPair, find_pair, load_pair, pair_home
-from nla_core.nla.reconstructor import HEAD_FILE
-from nla_core.nla.sidecar import FILE_NAME
-from nla_core.nla.verbalizer import strip_tags
+from nla_core.models.families import FAMILIES as KNOWN
+from nla_core.models.families import keep_blocks
+from nla_core.models.pair import LoadedPair, find_pair, load_pair, pair_home
+from nla_core.models.reconstructor import HEAD_FILE
+from nla_core.models.sidecar import FILE_NAME
+from nla_core.models.verbalizer import strip_tags
 from precompute.cli import main
 from precompute.export import folders, staging
 from tests.precompute.conftest import prompt

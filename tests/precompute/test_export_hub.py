@@ -16,7 +16,7 @@ import pytest
 import yaml
 from huggingface_hub import constants
 
-from nla_core.nla.sidecar import FILE_NAME
+from nla_core.models.sidecar import FILE_NAME
 from precompute.cli import main
 from tests.tiny import tiny_pair
 

@@ -13,7 +13,7 @@ import pytest
 
 from nla_core.errors import NLAError
 from nla_core.explain import Explainer
-from nla_core.nla.pair import find_pair, load_pair
+from nla_core.models.pair import find_pair, load_pair
 from precompute.cli import main
 from precompute.corpus import Prompt
 from precompute.cost import Forecast, chosen, count, forecast, in_words

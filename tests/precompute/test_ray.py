@@ -20,9 +20,9 @@ import pytest
 
 pytest.importorskip("ray", exc_type=ImportError)
 
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
 from nla_core.schema import Status
-from nla_core.store.dataset import Dataset
 from precompute import engines
 from precompute.corpus import read_corpus
 from precompute.engines import Need, RayEngine

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from nla_core.data.manifest import CURRENT
 from nla_core.errors import NLAError
-from nla_core.store.manifest import CURRENT
 from precompute.plan import Plan
 from precompute.run import execute
 from precompute.workspace import RECEIPT, WORK
@@ -39,7 +39,7 @@ def test_a_second_run_computes_nothing(
 VICTIM = """
 import os, signal, sys
 from pathlib import Path
-from nla_core.store import files
+from nla_core.data import files
 from precompute import publish as publish_verb
 from precompute.corpus import read_corpus
 from tests.precompute.fake import fake_plan, run_fake

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from nla_core.data import vectors
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import CURRENT
+from nla_core.data.publish import problems
 from nla_core.errors import NLAError
 from nla_core.schema import TABLES, Status
-from nla_core.store import vectors
-from nla_core.store.dataset import Dataset
-from nla_core.store.integrity import problems
-from nla_core.store.manifest import CURRENT
 from precompute import publish as publish_verb
 from precompute.corpus import read_corpus
 from precompute.plan import Plan, Settings, Shard, prompt_seeds

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from nla_core.conversations import normalised
+from nla_core.data.dataset import Dataset
 from nla_core.errors import NLAError
-from nla_core.store.dataset import Dataset
 from precompute.cli import main
 from precompute.corpus import read_corpus
 from tests.tiny import tiny_pair

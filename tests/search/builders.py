@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
+from nla_core.data.query import Filters, Query, Results
+from nla_core.data.search import Search
 from nla_core.schema import Flag, Role
-from nla_core.search import Filters, Query, Results, Search
 from tests.helpers import hash_vectors, transcript_id_of
 
 FACTS = transcript_id_of("facts-001")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from nla_core.search import Search
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
+from nla_core.data.search import Search
 from tests.helpers import make_dataset
 from tests.search.builders import embed
 

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nla_core.data import fulltext as fts
+from nla_core.data import vectors
+from nla_core.data.dataset import Dataset
+from nla_core.data.query import Filters, Query
+from nla_core.data.search import Search
 from nla_core.errors import NLAError
-from nla_core.search import Filters, Query, Search
-from nla_core.store import fts, vectors
-from nla_core.store.dataset import Dataset
 from tests.helpers import PROMPTS, make_dataset
 from tests.search.builders import FACTS, embed, every, filters
 from tests.store.test_fts import text_of_any_kind

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nla_core.search import Filters, Query, Search, finding
-from nla_core.store.dataset import Dataset
+from nla_core.data import search as finding
+from nla_core.data.dataset import Dataset
+from nla_core.data.query import Filters, Query
+from nla_core.data.search import Search
 from tests.search.builders import FACTS, every, filters
 
 # ---- filters -------------------------------------------------------------------------------------

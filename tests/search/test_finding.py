@@ -14,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nla_core.data import search as finding
+from nla_core.data.dataset import Dataset
+from nla_core.data.query import Filters, Query, Results
+from nla_core.data.search import NEIGHBOURS, Search, capped, fused
 from nla_core.errors import NLAError
 from nla_core.schema import Flag, Role
-from nla_core.search import Filters, Query, Results, Search, finding
-from nla_core.search.ranking import NEIGHBOURS, capped, fused
-from nla_core.store.dataset import Dataset
 from tests.helpers import hash_vectors, make_dataset
 from tests.search.builders import FACTS, embed, every
 from tests.store.test_fts import words_of
@@ -207,8 +208,9 @@ def test_words_are_found_without_a_model_library(dataset: Dataset) -> None:
 import sys
 from pathlib import Path
 from nla_core.embed import MiniLM
-from nla_core.search import Query, Search
-from nla_core.store.dataset import Dataset
+from nla_core.data.query import Query
+from nla_core.data.search import Search
+from nla_core.data.dataset import Dataset
 search = Search.over(Dataset.open(Path({str(dataset.root)!r})), MiniLM().embed)
 assert search.search(Query("geography", mode="keyword")).total
 assert not {{"torch", "faiss", "streamlit", "sentence_transformers"}} & set(sys.modules)

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from nla_core.errors import Cancelled, NLAError
-from nla_core.steering import desk as desks
 from nla_core.steering import run
-from nla_core.steering.desk import Desk, Status
+from nla_core.steering import runner as desks
 from nla_core.steering.experiment import Edit, Experiment
 from nla_core.steering.outcome import Facts, Fidelity, Outcome
 from nla_core.steering.presets import presets
+from nla_core.steering.runner import Desk, Status
 
 pytestmark = pytest.mark.unit
 

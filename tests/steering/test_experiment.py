@@ -9,8 +9,16 @@ from typing import Any
 import pytest
 
 from nla_core.errors import NLAError
-from nla_core.steering.edits import carried_over, changes, hits, hits_at, words_of
-from nla_core.steering.experiment import Arm, Edit, Experiment
+from nla_core.steering.experiment import (
+    Arm,
+    Edit,
+    Experiment,
+    carried_over,
+    changes,
+    hits,
+    hits_at,
+    words_of,
+)
 from nla_core.steering.outcome import Chance, Continuation, Facts, Fidelity, Outcome
 
 pytestmark = pytest.mark.unit

@@ -13,12 +13,10 @@ from torch import Tensor
 from nla_core.errors import Cancelled, NLAError
 from nla_core.explain import Explainer
 from nla_core.steering import run
-from nla_core.steering.direction import edit_direction, random_direction
 from nla_core.steering.experiment import Arm, Edit, Experiment
 from nla_core.steering.outcome import Outcome
-from nla_core.steering.pushed import Pusher, adding
-from nla_core.steering.reading import fidelity_of, said_at, vector_at
-from nla_core.steering.run import places, steer, word_ids
+from nla_core.steering.push import Pusher, adding, edit_direction, random_direction
+from nla_core.steering.run import fidelity_of, places, said_at, steer, vector_at, word_ids
 from tests.tiny import D_MODEL, LAYER, tiny_pair
 
 pytestmark = pytest.mark.unit

@@ -17,7 +17,7 @@ import torch
 from nla_core.explain import Explainer
 from nla_core.readings import Transcript
 from nla_core.steering.experiment import Edit, Experiment
-from nla_core.steering.pushed import adding
+from nla_core.steering.push import adding
 from nla_core.steering.run import steer
 from tests.tiny import D_MODEL, tiny_pair
 

@@ -9,21 +9,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nla_core.compare.audit import audit_table
-from nla_core.compare.concepts import Matcher, concepts_key, read_concepts
-from nla_core.compare.corpus import ConceptScores, Corpus
-from nla_core.compare.judging import compare_dataset
-from nla_core.compare.leaderboard import HABIT_SHARE
-from nla_core.compare.semantic import EmbedOnce
-from nla_core.compare.thresholds import Thresholds
+from nla_core.analysis.audit import audit_table
+from nla_core.analysis.concepts import ConceptScores, Corpus, Matcher, concepts_key, read_concepts
+from nla_core.analysis.derived import (
+    CLAIMS,
+    RECEIPT,
+    TABLES,
+    Claims,
+    StoredScores,
+    folder_of,
+    read_receipt,
+    write_scores,
+)
+from nla_core.analysis.judging import compare_dataset
+from nla_core.analysis.leaderboard import HABIT_SHARE
+from nla_core.analysis.semantic import EmbedOnce
+from nla_core.analysis.standing import Thresholds
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import current_version
+from nla_core.data.publish import problems
 from nla_core.errors import NLAError
 from nla_core.schema import DISTRUSTED
-from nla_core.store.claims import CLAIMS, RECEIPT, TABLES, Claims, folder_of, read_receipt
-from nla_core.store.concepts import StoredScores, write_scores
-from nla_core.store.dataset import Dataset
-from nla_core.store.integrity import problems
-from nla_core.store.manifest import current_version
-from tests.compare.embedder import DIMENSION, BagOfWords
+from tests.analysis.embedder import DIMENSION, BagOfWords
 from tests.helpers import ERROR_PROMPT, make_dataset, transcript_id_of
 
 pytestmark = pytest.mark.unit

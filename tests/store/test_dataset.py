@@ -12,12 +12,13 @@ import duckdb
 import numpy as np
 import pytest
 
+from nla_core.data import database as derived
+from nla_core.data import dataset as dataset_module
+from nla_core.data import queries
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import CURRENT, DATABASE, MANIFEST, PARQUET, VECTORS
 from nla_core.errors import NLAError
 from nla_core.schema import SCHEMA_VERSION, TABLES, Flag
-from nla_core.store import dataset as dataset_module
-from nla_core.store import derived, queries
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import CURRENT, DATABASE, MANIFEST, PARQUET, VECTORS
 from tests.helpers import (
     CUT_EXPLANATIONS_OF,
     ERROR_PROMPT,

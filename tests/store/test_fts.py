@@ -12,13 +12,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nla_core.data import fulltext as fts
+from nla_core.data.dataset import Dataset
+from nla_core.data.fulltext import (
+    FILE,
+    LONGEST_QUERY,
+    MOST_TERMS,
+    FullText,
+    Table,
+    indexable,
+    lit,
+    original_places,
+    read_words,
+)
 from nla_core.errors import NLAError
 from nla_core.schema import Section
-from nla_core.store import fts
-from nla_core.store.dataset import Dataset
-from nla_core.store.fts import FILE, FullText, Table
-from nla_core.store.lighting import lit
-from nla_core.store.words import LONGEST_QUERY, MOST_TERMS, indexable, original_places, read_words
 from tests.helpers import make_dataset
 
 NASTY = [

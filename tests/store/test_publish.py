@@ -14,10 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nla_core.data import files, publish
+from nla_core.data import publish as integrity
+from nla_core.data.manifest import CURRENT, MANIFEST, PARQUET, VECTORS, read_manifest
 from nla_core.errors import NLAError
 from nla_core.schema import SORT_KEYS, TABLES
-from nla_core.store import files, integrity, publish
-from nla_core.store.manifest import CURRENT, MANIFEST, PARQUET, VECTORS, read_manifest
 from tests.helpers import PAIR, hash_vectors, make_dataset, make_tables
 
 INFO = {"pair": PAIR, "corpus": {}, "settings": {}}

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from nla_core.data import queries
+from nla_core.data.database import SPARKLINE_BINS
+from nla_core.data.dataset import Dataset
+from nla_core.data.queries import BANDS, Facet, TranscriptSort
 from nla_core.errors import NLAError
 from nla_core.schema import Flag, Role, Section
-from nla_core.store import queries
-from nla_core.store.dataset import Dataset
-from nla_core.store.derived import SPARKLINE_BINS
-from nla_core.store.queries import BANDS, Facet, TranscriptSort
 from tests.helpers import ERROR_PROMPT, PROMPTS, Prompt, make_dataset, transcript_id_of
 
 # Twelve more with equal titles, so that pages have to break ties.

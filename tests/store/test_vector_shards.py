@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nla_core.data import publish as integrity
+from nla_core.data import vector_shards, vectors
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import VECTORS, read_manifest
+from nla_core.data.vector_shards import RowReader, ShardedRows, names_for, names_in, read, write
 from nla_core.errors import NLAError
-from nla_core.store import integrity, vector_shards, vectors
-from nla_core.store.dataset import Dataset
-from nla_core.store.manifest import VECTORS, read_manifest
-from nla_core.store.vector_shards import RowReader, ShardedRows, names_for, names_in, read, write
 from tests.helpers import make_dataset
 
 ROWS, WIDTH = 25, 3

@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nla_core.errors import NLAError
-from nla_core.store import vectors as store
-from nla_core.store.dataset import Dataset
-from nla_core.store.vector_shards import RowReader
-from nla_core.store.vectors import (
+from nla_core.data import vectors as store
+from nla_core.data.dataset import Dataset
+from nla_core.data.vector_shards import RowReader
+from nla_core.data.vectors import (
     FILE,
     ApproximateIndex,
     ExactIndex,
@@ -23,6 +22,7 @@ from nla_core.store.vectors import (
     open_index,
     scores_of,
 )
+from nla_core.errors import NLAError
 from tests.helpers import make_dataset
 
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="needs faiss")

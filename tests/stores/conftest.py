@@ -19,7 +19,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from nla_core.store.remote import Store
+from nla_core.data.transfer import Store
 
 # Fixtures of the runs without models: a corpus, its plan, and what an undisturbed run publishes.
 from tests.precompute.conftest import (  # noqa: F401

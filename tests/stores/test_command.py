@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nla_core.store.manifest import DATABASE
-from nla_core.store.remote import Store
+from nla_core.data.manifest import DATABASE
+from nla_core.data.transfer import Store
 from precompute.cli import main
 from precompute.workspace import RECEIPT
 

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from nla_core.data.transfer import Store
 from nla_core.errors import NLAError
-from nla_core.store.remote import Store
 from precompute import lease
 from precompute.lease import STALE_SECONDS, Holder, leasing
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from nla_core.data.transfer import Store
 from nla_core.errors import NLAError
-from nla_core.store.remote import Store
 from tests.stores.conftest import Server, needs_s3
 
 

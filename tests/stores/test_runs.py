@@ -10,12 +10,11 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from nla_core.data.dataset import Dataset
+from nla_core.data.manifest import CURRENT, DATABASE, MANIFEST, PARQUET, FileEntry, read_manifest
+from nla_core.data.publish import problems
+from nla_core.data.transfer import Store, fetch
 from nla_core.errors import NLAError
-from nla_core.store.dataset import Dataset
-from nla_core.store.integrity import problems
-from nla_core.store.manifest import CURRENT, DATABASE, MANIFEST, PARQUET, FileEntry, read_manifest
-from nla_core.store.remote import Store
-from nla_core.store.transfer import fetch
 from precompute.mirror import find_workspace
 from precompute.plan import Plan
 from precompute.publish import publish_workspace

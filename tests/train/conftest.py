@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import torch
 
-from nla_core.nla.checkpoints import Resolved
-from nla_core.nla.injection import build_slot
-from nla_core.nla.layout import prompt_ids, raw_pieces, with_answer
+from nla_core.models.chat import prompt_ids, raw_pieces, with_answer
+from nla_core.models.checkpoints import Resolved
+from nla_core.models.injection import build_slot
 from precompute.train.contract import new_contract
 from precompute.train.examples import Examples
 from precompute.train.labels import Idf

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nla_core.nla.pair import Reference
-from nla_core.nla.reconstructor import Reconstructor
+from nla_core.models.pair import Reference
+from nla_core.models.reconstructor import Reconstructor
 from precompute.cli import main
 from precompute.train import grpo as grpo_module
 from precompute.train.examples import Examples

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from nla_core.nla.layout import prompt_ids, raw_pieces, with_answer
+from nla_core.models.chat import prompt_ids, raw_pieces, with_answer
 from precompute.train.labels import (
     Idf,
     genre,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from nla_core.errors import NLAError
-from nla_core.nla.layout import Piece
+from nla_core.models.chat import Piece
 from nla_core.schema import Role, Section
 from precompute.cli import main
 from precompute.train import notes

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nla_core.errors import NLAError
-from nla_core.nla import decoding
-from nla_core.nla.pair import load_half
-from nla_core.nla.reconstructor import Reconstructor
-from nla_core.nla.verbalizer import LocalVerbalizer
+from nla_core.models import decoding
+from nla_core.models.pair import load_half
+from nla_core.models.reconstructor import Reconstructor
+from nla_core.models.verbalizer import LocalVerbalizer
 from nla_core.schema import Finish
 from precompute.train.examples import Examples
 from precompute.train.halves import Halves, find_halves

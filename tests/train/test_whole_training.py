@@ -9,8 +9,8 @@ import pytest
 import yaml
 from streamlit.testing.v1 import AppTest
 
-from nla_core.nla.pair import find_pair
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
+from nla_core.models.pair import find_pair
 from precompute.cli import main
 from precompute.train.pipeline import plan
 from tests.tiny import MARKER, TEXT, tiny_base

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
 from nla_core.ui.charts import percent
 from nla_core.ui.explanation import explanation, note_first, quote_marks, words_that_stand
 from nla_core.ui.transcript_view import ReadingFacts, TranscriptView

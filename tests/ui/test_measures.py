@@ -7,8 +7,8 @@ from typing import get_args
 
 import pytest
 
+from nla_core.data.dataset import Dataset
 from nla_core.links import CompareMeasure, Measure
-from nla_core.store.dataset import Dataset
 from nla_core.ui import measures
 from nla_core.ui.transcript_view import TranscriptView
 from tests.helpers import make_dataset, transcript_id_of

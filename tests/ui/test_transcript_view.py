@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from nla_core.compare.visible import Visible
+from nla_core.analysis.visible import Visible
+from nla_core.data.dataset import Dataset
 from nla_core.schema import Section
-from nla_core.store.dataset import Dataset
 from nla_core.ui.token_strip import strip_data
 from nla_core.ui.transcript_view import TranscriptView
 from tests.helpers import ERROR_PROMPT, PROMPTS, make_dataset, transcript_id_of

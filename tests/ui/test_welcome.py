@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nla_core.store.dataset import Dataset
+from nla_core.data.dataset import Dataset
 from nla_core.ui.welcome import Featured, featured
 
 DEMO = Path(__file__).resolve().parents[2] / "data/demo"
