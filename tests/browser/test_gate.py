@@ -55,6 +55,6 @@ def test_what_a_proxy_says_of_a_person_opens_nothing(visit: Visit, gated: str) -
     page.reload()
     expect(page.get_by_text("I am browser:")).to_be_visible()
     expect(page.get_by_text("running", exact=True)).to_have_count(0)
-    page.get_by_label("Token of this server").fill(TOKEN)
+    page.locator("input[aria-label='Token of this server']").fill(TOKEN)
     page.get_by_role("button", name="Unlock running").click()
     expect(page.get_by_text("running", exact=True)).to_be_visible()

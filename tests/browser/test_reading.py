@@ -30,6 +30,7 @@ def view_of(page: Any) -> ViewState:
 
 def marked(page: Any, first: int, last: int) -> None:
     page.wait_for_function("h => location.search.includes('h=' + h)", arg=f"{first}-{last}")
+    page.wait_for_selector(".chip.ranged")  # the address may change before the strip is painted
     positions = page.locator(".chip.ranged").evaluate_all("all => all.map((c) => +c.dataset.p)")
     assert (positions[0], positions[-1]) == (first, last)
 

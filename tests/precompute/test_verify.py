@@ -106,7 +106,7 @@ def test_numbers_must_agree_with_the_pair(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     with monkeypatch.context() as patch:  # as an older program without this check published it
-        patch.setattr("nla_core.data.publish.integrity.problems", lambda *_: [])
+        patch.setattr("nla_core.data.publish.problems", lambda *_: [])
         make_dataset(tmp_path, **change)
     assert main(["verify", str(tmp_path)]) == 1
     assert said in capsys.readouterr().out
